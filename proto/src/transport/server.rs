@@ -1,0 +1,200 @@
+//! The door of a node: what is served to whoever connects, until it is told to stop.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt, TryFutureExt,
+    future::{self, MapOk},
+};
+use http::{HeaderValue, Response, header::DATE};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::{
+    Server,
+    server::{Connected, Router},
+};
+use tower::{Layer, Service, layer::util::{Identity, Stack}};
+
+use super::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, Listener, STREAM_WINDOW_BYTES,
+};
+
+/// Add services to it; then [`serve`].
+pub type DoorBuilder = Server<Stack<FixedDate, Identity>>;
+
+/// A door with its services.
+pub type Door = Router<Stack<FixedDate, Identity>>;
+
+/// How many streams a caller may open and reset at once before its connection is cut (the "rapid reset" flood).
+const RESETS_MAX: usize = 256;
+
+/// A door without services yet.
+pub fn door(settings: &Http2Settings) -> DoorBuilder {
+    Server::builder()
+        .http2_keepalive_interval(Some(settings.keepalive_interval))
+        .http2_keepalive_timeout(Some(settings.keepalive_timeout))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(settings.streams_max)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .layer(FixedDate(settings.fixed_date))
+}
+
+/// Serves whoever connects, until `stop`. Then nobody new is let in, calls in flight have `grace` to end, and what is left
+/// is cut off. Dropping the future cuts everything off at once.
+pub async fn serve(
+    door: Door,
+    listener: Listener,
+    settings: &Http2Settings,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), tonic::transport::Error> {
+    let cut = CancellationToken::new();
+    let _cut_at_the_latest = cut.clone().drop_guard();
+    let connections = connections(listener, settings.connections_max, cut.clone());
+
+    let (stopped, stopping) = oneshot::channel();
+    let signal = async {
+        stop.await;
+        let _ = stopped.send(());
+    };
+    let last_call = async {
+        match stopping.await {
+            Ok(()) => tokio::time::sleep(grace).await,
+            Err(_) => future::pending().await,
+        }
+    };
+
+    let mut serving = pin!(door.serve_with_incoming_shutdown(connections, signal));
+    tokio::select! {
+        biased;
+        served = &mut serving => return served,
+        () = last_call => cut.cancel(),
+    }
+    serving.await
+}
+
+fn connections(
+    listener: Listener,
+    connections_max: usize,
+    cut: CancellationToken,
+) -> impl futures_util::Stream<Item = Result<Connection, Infallible>> {
+    let places = Arc::new(Semaphore::new(connections_max));
+    listener.incoming.filter_map(move |io| {
+        let place = places.clone().try_acquire_owned();
+        if place.is_err() {
+            tracing::warn!(connections_max, "a connection is turned away: the door is full");
+        }
+        let connection = place.ok().map(|place| Ok(Connection::new(io, place, cut.clone())));
+        future::ready(connection)
+    })
+}
+
+/// A connection that can be cut from outside and counts against the door's bound.
+struct Connection {
+    io: Io,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(io: Io, place: OwnedSemaphorePermit, cut: CancellationToken) -> Self {
+        Self { io, cut: Box::pin(cut.cancelled_owned()), _place: place }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    /// HTTP/2 always has a read under way, so this is where a connection learns that it is cut.
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// Puts a constant `date` into every answer, if so told: hyper keeps one that is there, and would otherwise read the clock.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedDate(bool);
+
+impl<S> Layer<S> for FixedDate {
+    type Service = Dated<S>;
+    fn layer(&self, inner: S) -> Dated<S> {
+        Dated { inner, fixed: self.0 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Dated<S> {
+    inner: S,
+    fixed: bool,
+}
+
+impl<S, Request, Body> Service<Request> for Dated<S>
+where
+    S: Service<Request, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = MapOk<S::Future, fn(Response<Body>) -> Response<Body>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(ready!(self.inner.poll_ready(cx)))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.inner.call(request).map_ok(if self.fixed { with_fixed_date } else { as_it_is })
+    }
+}
+
+fn with_fixed_date<B>(mut response: Response<B>) -> Response<B> {
+    response.headers_mut().insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
+    response
+}
+
+fn as_it_is<B>(response: Response<B>) -> Response<B> {
+    response
+}
