@@ -1,0 +1,77 @@
+//! Stamps the time and proposes.
+//!
+//! The stamp is `max(last + 1, clock)`: wall time as long as it runs forward, and otherwise one nanosecond at a time.
+//! openraft has no hook between proposing and appending, so two leaders may stamp out of order; applying enforces order
+//! again from the state's own last timestamp (`proto::batch`), and the replies carry the final times.
+//!
+//! Laws
+//! * `NotProposed` is said only of what is in no log. openraft refuses with `ForwardToLeader` before it appends
+//!   (raft_core.rs, `write_entries`, alpha.37); for what it had appended and lost it says `LogEntryDiscarded`, which is
+//!   unknown, as is everything else.
+//!
+//! Not here: whether this node leads. Raft itself refuses if it doesn't.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use jangbu_proto::batch::{self, BatchBuilder, Replies};
+use jangbu_raft_store::{Command, Raft};
+use openraft::errors::{ClientWriteError, RaftError};
+
+use crate::{
+    batcher::{Applied, Outcome},
+    environment::Clock,
+};
+
+pub struct Proposer {
+    raft: Raft,
+    clock: Arc<dyn Clock>,
+    /// The latest time that was stamped here, or that came back from applying.
+    last: AtomicU64,
+}
+
+impl Proposer {
+    pub fn new(raft: Raft, clock: Arc<dyn Clock>) -> Self {
+        Self { raft, clock, last: AtomicU64::new(0) }
+    }
+
+    /// Proposes the requests as one entry and waits until it is applied here. Blocks on a quorum, without a limit.
+    pub async fn propose(&self, builder: BatchBuilder) -> Outcome {
+        self.write(builder.finish(self.stamp())).await
+    }
+
+    /// Proposes to expire what is due by now. Blocks on a quorum, without a limit.
+    pub async fn pulse(&self) -> Outcome {
+        self.write(batch::pulse(self.stamp())).await
+    }
+
+    async fn write(&self, body: Bytes) -> Outcome {
+        match self.raft.client_write(Command(body)).await {
+            Ok(response) => self.applied(response.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Outcome::NotProposed,
+            Err(error) => {
+                tracing::warn!(%error, "the fate of an entry is unknown");
+                Outcome::Unknown
+            }
+        }
+    }
+
+    fn applied(&self, applied: jangbu_raft_store::Applied) -> Outcome {
+        let replies = Replies::parse(applied.replies).expect("this replica wrote these replies itself");
+        if let Some(reply) = replies.iter().last() {
+            self.last.fetch_max(reply.timestamp, Ordering::Relaxed);
+        }
+        Outcome::Applied(Applied { log_index: applied.log_index, term: applied.term, replies: replies.into_views() })
+    }
+
+    /// Later than all stamps before it, and wall time if that is later still.
+    fn stamp(&self) -> u64 {
+        let wall = self.clock.wall_ns().min(batch::TIME_MAX);
+        let after = |last: u64| wall.max(last + 1);
+        let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last)));
+        after(last.expect("the update always gives a value"))
+    }
+}
