@@ -19,19 +19,18 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+pub use jangbu_ledger::EVENTS_MAX;
+
 use crate::Malformed;
 
 /// An account or a transfer, packed.
 pub const RECORD_BYTES: usize = 128;
 
-/// The most events in one request, and the most results of one query: the data model's own bound.
-pub const EVENTS_MAX: usize = 8_189;
-
 /// The largest body. With its envelope it fits a peer message ([`crate::transport::PEER_MESSAGE_BYTES_MAX`]) twice.
 pub const BODY_BYTES_MAX: usize = 31 * 1024 * 1024;
 
-/// The latest time a record can carry: 2^63 - 1 ns, the data model's own bound. It keeps all arithmetic here from overflowing.
-pub const TIME_MAX: u64 = i64::MAX as u64;
+/// The latest time a body can carry: the data model's own bound, 2^63 - 1. It keeps all arithmetic here from overflowing.
+pub const TIME_MAX: u64 = jangbu_ledger::TIMESTAMP_MAX;
 
 /// The status of an event that was carried out, for accounts and transfers alike.
 pub const CREATED: u32 = u32::MAX;
@@ -512,5 +511,161 @@ impl Reader {
             return Err(Malformed::new(self.whole, format!("has {} bytes too many", self.bytes.len())));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn records(events_count: usize) -> Bytes {
+        (0..events_count * RECORD_BYTES).map(|at| at as u8).collect()
+    }
+
+    fn body(requests: &[(Operation, usize)], time: u64) -> Bytes {
+        let mut builder = BatchBuilder::new();
+        for (operation, events_count) in requests {
+            builder.push(*operation, &records(*events_count));
+        }
+        builder.finish(time)
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        prop_oneof![Just(Operation::CreateAccounts), Just(Operation::CreateTransfers)]
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_gives_back_its_requests(requests in vec((operation(), 1usize..40), 1..20), time in 0..=TIME_MAX) {
+            let body = body(&requests, time);
+            let batch = Batch::parse(body).expect("it was built so");
+            prop_assert_eq!((batch.kind(), batch.time()), (Kind::Batch, time));
+            let found: Vec<_> = batch.requests().map(|request| (request.operation, request.records.clone())).collect();
+            let pushed: Vec<_> = requests.iter().map(|(operation, count)| (*operation, records(*count))).collect();
+            prop_assert_eq!(found, pushed);
+        }
+
+        #[test]
+        fn no_bytes_make_the_parsers_panic(bytes in vec(any::<u8>(), 0..400), version in any::<bool>()) {
+            let mut bytes = bytes;
+            if let (true, Some(first)) = (version, bytes.first_mut()) {
+                *first = VERSION;
+            }
+            let _ = Batch::parse(bytes.clone().into());
+            let _ = Replies::parse(bytes.into());
+        }
+
+        #[test]
+        fn a_body_cut_off_anywhere_is_refused(cut in 0usize..(16 + 16 + 3 * RECORD_BYTES)) {
+            let whole = body(&[(Operation::CreateTransfers, 3)], 1);
+            prop_assert!(Batch::parse(whole.slice(..cut)).is_err());
+        }
+
+        #[test]
+        fn replies_give_back_each_answer(
+            requests in vec((EVENTS_MAX as u64..TIME_MAX, vec(prop_oneof![3 => Just(None), 1 => any::<(u32, u64)>().prop_map(Some)], 1..60)), 0..10)
+        ) {
+            let answers: Vec<(u64, Vec<Answer>)> = requests.into_iter().map(|(timestamp, drawn)| {
+                let count = drawn.len() as u32;
+                let plain = |index| Answer { status: CREATED, timestamp: timestamp - count as u64 + index as u64 + 1 };
+                let answer = |(index, drawn): (u32, Option<(u32, u64)>)| {
+                    drawn.map_or(plain(index), |(status, timestamp)| Answer { status, timestamp })
+                };
+                (timestamp, (0..).zip(drawn).map(answer).collect())
+            }).collect();
+            let mut builder = RepliesBuilder::new();
+            for (timestamp, answers) in &answers {
+                builder.push(*timestamp, answers.iter().copied());
+            }
+            let replies = Replies::parse(builder.finish()).expect("they were built so");
+            prop_assert_eq!(replies.len(), answers.len());
+            for (view, (timestamp, answers)) in replies.iter().zip(&answers) {
+                prop_assert_eq!(view.timestamp, *timestamp);
+                prop_assert_eq!(&view.answers().collect::<Vec<_>>(), answers);
+                let one_by_one: Vec<_> = (0..view.events_count).map(|index| view.answer(index)).collect();
+                prop_assert_eq!(&one_by_one, answers);
+            }
+        }
+    }
+
+    #[test]
+    fn a_plainly_created_event_costs_a_reply_no_bytes() {
+        let mut builder = RepliesBuilder::new();
+        builder.push(1_000, (993..=1_000u64).collect::<Vec<_>>().into_iter().map(|timestamp| Answer { status: CREATED, timestamp }));
+        assert_eq!(builder.finish().len(), 16);
+    }
+
+    #[test]
+    fn the_layout_of_a_body_is_fixed() {
+        let body = body(&[(Operation::CreateTransfers, 1)], 0x0102_0304_0506_0708);
+        assert_eq!(body[..16], [1, 1, 0, 0, 1, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(body[16..32], [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(body[32..], records(1));
+        assert_eq!(pulse(5)[..], [1, 2, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_leader_writes_the_time_and_nothing_else() {
+        let unstamped = body(&[(Operation::CreateAccounts, 2)], 0);
+        let shared = unstamped.clone();
+        let stamped = with_time(unstamped, 77);
+        assert_eq!(Batch::parse(stamped.clone()).unwrap().time(), 77);
+        assert_eq!(Batch::parse(shared.clone()).unwrap().time(), 0, "another holder's bytes stay as they were");
+        assert_eq!(stamped, body(&[(Operation::CreateAccounts, 2)], 77));
+    }
+
+    #[test]
+    fn requests_follow_each_other_a_nanosecond_per_event() {
+        let batch = Batch::parse(body(&[(Operation::CreateTransfers, 3), (Operation::CreateTransfers, 1)], 100)).unwrap();
+        let times = |last| batch.stamped(last).map(|(time, _)| time).collect::<Vec<_>>();
+        assert_eq!(times(50), [102, 103], "the first event happens at the stamped time");
+        assert_eq!(times(99), [102, 103]);
+        assert_eq!(times(100), [103, 104], "time never runs back, nor stands still");
+        assert_eq!(times(500), [503, 504]);
+    }
+
+    fn refused(body: &[u8]) -> String {
+        Batch::parse(Bytes::copy_from_slice(body)).expect_err("it must be refused").field
+    }
+
+    #[test]
+    fn each_field_of_a_body_is_checked() {
+        let good = body(&[(Operation::CreateTransfers, 2)], 9);
+        let with = |at: usize, value: u8| {
+            let mut body = good.to_vec();
+            body[at] = value;
+            body
+        };
+        assert_eq!(refused(&[]), "body.version");
+        assert_eq!(refused(&with(0, 2)), "body.version");
+        assert_eq!(refused(&with(1, 3)), "body.kind");
+        assert_eq!(refused(&with(1, 2)), "body.requests_count", "a pulse has no requests");
+        assert_eq!(refused(&with(2, 1)), "body.reserved");
+        assert_eq!(refused(&with(4, 0)), "body.requests_count");
+        assert_eq!(refused(&with(4, 2)), "body.operation", "a second request isn't there");
+        assert_eq!(refused(&with(15, 0x80)), "body.time");
+        assert_eq!(refused(&with(16, 0)), "body.operation");
+        assert_eq!(refused(&with(17, 1)), "body.reserved");
+        assert_eq!(refused(&with(20, 0)), "body.events_count");
+        assert_eq!(refused(&with(21, 0x20)), "body.events_count", "8,194 events are too many");
+        assert_eq!(refused(&with(20, 3)), "body.records");
+        assert_eq!(refused(&with(20, 1)), "body", "bytes are left over");
+        assert_eq!(refused(&with(24, 1)), "body.reserved");
+        assert_eq!(refused(&vec![0; BODY_BYTES_MAX + 1]), "body");
+    }
+
+    #[test]
+    fn exceptions_out_of_order_or_out_of_the_request_are_refused() {
+        let exception = |index: u32| [index.to_le_bytes(), [1, 0, 0, 0], [9, 0, 0, 0], [0; 4]].concat();
+        let view = |indexes: &[u32]| ReplyView::new(100, 4, indexes.iter().flat_map(|index| exception(*index)).collect());
+        assert!(view(&[0, 1, 3]).is_ok());
+        for indexes in [&[4][..], &[1, 1], &[2, 1]] {
+            assert_eq!(view(indexes).unwrap_err().field, "exceptions");
+        }
+        assert_eq!(ReplyView::new(100, 4, Bytes::from_static(&[0; 15])).unwrap_err().field, "exceptions");
+        assert_eq!(ReplyView::new(3, 4, Bytes::new()).unwrap_err().field, "timestamp");
+        assert_eq!(ReplyView::new(3, 0, Bytes::new()).unwrap_err().field, "events_count");
     }
 }

@@ -205,3 +205,104 @@ fn read_text(reader: &mut Reader, field: &str) -> Result<String, Malformed> {
     let bytes = reader.take(count, field)?;
     String::from_utf8(bytes.to_vec()).map_err(|_| reader.refuse(field, "is not UTF-8"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{
+        collection::{btree_map, btree_set, vec},
+        prelude::*,
+    };
+
+    use super::*;
+
+    fn node() -> impl Strategy<Value = NodeInfo> {
+        (".{0,20}", ".{0,20}", ".{0,8}", any::<[u8; 16]>()).prop_map(
+            |(peer_address, client_address, data_center, incarnation)| NodeInfo {
+                peer_address,
+                client_address,
+                data_center,
+                incarnation,
+            },
+        )
+    }
+
+    fn payload() -> impl Strategy<Value = Payload> {
+        let membership = (vec(btree_set(any::<u64>(), 0..6), 0..3), btree_map(any::<u64>(), node(), 0..6))
+            .prop_map(|(configs, nodes)| Payload::Membership(Membership { configs, nodes }));
+        let command = vec(any::<u8>(), 0..300).prop_map(|body| Payload::Command(body.into()));
+        prop_oneof![Just(Payload::Blank), command, membership]
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_gives_back_itself(term: u64, node_id: u64, index: u64, payload in payload()) {
+            let entry = Entry { term, node_id, index, payload };
+            prop_assert_eq!(Entry::parse(entry.encode()), Ok(entry));
+        }
+
+        #[test]
+        fn one_entry_has_one_encoding(payload in payload(), at: prop::sample::Index, bit in 0u8..8) {
+            let bytes = Entry { term: 1, node_id: 2, index: 3, payload }.encode();
+            let mut flipped = bytes.to_vec();
+            let at = at.index(flipped.len());
+            flipped[at] ^= 1 << bit;
+            if let Ok(entry) = Entry::parse(flipped.clone().into()) {
+                prop_assert_eq!(entry.encode().to_vec(), flipped);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(kind in 0u8..4, rest in vec(any::<u8>(), 0..200)) {
+            let bytes = [&[0; 24][..], &[kind, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0], &rest].concat();
+            let _ = Entry::parse(bytes.into());
+        }
+    }
+
+    #[test]
+    fn the_layout_of_an_entry_is_fixed() {
+        let entry = Entry { term: 1, node_id: 2, index: 3, payload: Payload::Command(Bytes::from_static(b"body")) };
+        let mut expected = [0; 36];
+        (expected[0], expected[8], expected[16], expected[24]) = (1, 2, 3, 1);
+        expected[32..].copy_from_slice(b"body");
+        assert_eq!(entry.encode()[..], expected);
+    }
+
+    #[test]
+    fn the_layout_of_a_membership_is_fixed() {
+        let node = NodeInfo {
+            peer_address: "p:1".into(),
+            client_address: "c:2".into(),
+            data_center: "a".into(),
+            incarnation: [7; 16],
+        };
+        let membership = Membership { configs: vec![[1].into(), [1, 2].into()], nodes: [(1, node)].into() };
+        let expected = [
+            &[1, 0, 0, 0, 2, 0, 0, 0][..],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+            &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+            &[7; 16],
+            b"\x03\0p:1\x03\0c:2\x01\0a",
+        ];
+        assert_eq!(membership.encode(), expected.concat());
+    }
+
+    #[test]
+    fn voters_and_nodes_out_of_order_are_refused() {
+        let voters = |ids: [u8; 2]| {
+            let id = |id: u8| [id, 0, 0, 0, 0, 0, 0, 0];
+            [[1, 0, 0, 0, 1, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0], id(ids[0]), id(ids[1]), [0; 8]].concat()
+        };
+        assert!(Membership::parse(voters([1, 2]).into()).is_ok());
+        assert_eq!(Membership::parse(voters([2, 1]).into()).unwrap_err().field, "membership.voter");
+        assert_eq!(Membership::parse(voters([1, 1]).into()).unwrap_err().field, "membership.voter");
+    }
+
+    #[test]
+    fn what_is_cut_off_or_too_long_is_refused() {
+        let blank = Entry { term: 1, node_id: 2, index: 3, payload: Payload::Blank }.encode();
+        assert_eq!(Entry::parse(blank.slice(..31)).unwrap_err().field, "entry.reserved");
+        let longer: Bytes = [&blank[..], &[0]].concat().into();
+        assert_eq!(Entry::parse(longer).unwrap_err().field, "entry.payload");
+    }
+}

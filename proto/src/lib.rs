@@ -15,8 +15,10 @@
 //! Not here: what a request means (`ledger`), who may ask it (`node`), where bytes are kept (`raft-store`).
 
 pub mod batch;
+pub mod convert;
 pub mod entry;
 mod malformed;
+pub mod reason;
 pub mod transport;
 
 pub use malformed::Malformed;
