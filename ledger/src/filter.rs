@@ -7,7 +7,7 @@
 //!
 //! Not here: how an answer is found (the store's indexes), nor the order and the limit of results, which the store keeps too.
 
-use crate::{Account, AccountId, Slot, TIMESTAMP_MAX, Transfer};
+use crate::{Account, AccountFlags, AccountId, Balances, Event, Slot, TIMESTAMP_MAX, Transfer};
 
 /// The most events of one request, and the most results of one answer: what fits in 1 MiB of 128-byte records beside a header.
 pub const EVENTS_MAX: usize = 8_189;
@@ -187,21 +187,23 @@ impl ChangeEventsFilter {
     }
 }
 
-/// The balances of one account after one of its transfers.
+/// The balances of one account right after one of its transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountBalance {
-    pub balances: crate::Balances,
+    pub balances: Balances,
     /// The transfer's.
     pub timestamp: u64,
 }
 
 impl AccountBalance {
-    /// The balances of the account at `slot` after `event`, if the event touched it.
-    pub fn after(event: &crate::Event, slot: Slot) -> Option<AccountBalance> {
+    /// The history row that `event` gives to the account at `slot`: only accounts with the flag `history` have one, and
+    /// only a transfer writes one (an expiry writes none).
+    pub fn after(event: &Event, slot: Slot) -> Option<AccountBalance> {
         let side = [&event.debit, &event.credit]
             .into_iter()
             .find(|side| side.slot == slot)?;
-        Some(AccountBalance {
+        let has_row = side.flags.contains(AccountFlags::HISTORY) && event.kind.records_transfer();
+        has_row.then_some(AccountBalance {
             balances: side.balances,
             timestamp: event.transfer.timestamp,
         })

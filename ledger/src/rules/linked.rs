@@ -99,10 +99,9 @@ pub(crate) fn run<E: Event>(
             }
             event.burn(books, result.status);
         }
-        if !event.is_linked() || is_last {
-            if chain.take().is_some_and(|chain| chain.savepoint.is_some()) {
-                books.keep_chain();
-            }
+        let ends_chain = !event.is_linked() || is_last;
+        if ends_chain && chain.take().is_some_and(|chain| chain.savepoint.is_some()) {
+            books.keep_chain();
         }
     }
 }
