@@ -2,11 +2,13 @@
 //!
 //! The store drives it, one request after the other, in log order:
 //!
-//!     unresolved_ids / unresolved_timestamps / due   what can't be answered from memory
-//!       -> load_*                                    the store looks it up, and loads what exists
-//!       -> create_accounts / create_transfers / expire
-//!       -> unload
-//!     freeze -> (flush) -> forget_frozen             now and then
+//! ```text
+//! unresolved_ids / unresolved_timestamps / due   what can't be answered from memory
+//!   -> load_*                                    the store looks it up, and loads what exists
+//!   -> create_accounts / create_transfers / expire
+//!   -> unload
+//! freeze -> (flush) -> forget_frozen             now and then
+//! ```
 //!
 //! Laws
 //! * An answer never depends on what happens to be in memory: what is not recent, not frozen and not loaded does not exist.
@@ -96,7 +98,7 @@ impl Books {
             last_events: Vec::new(),
             slots: HashTable::new(),
             head: Head::START,
-            recent: Recent::new(EventNumber(0), Slot(0)),
+            recent: Recent::new(EventNumber(0)),
             frozen: None,
             loaded: Loaded::default(),
             expiries: BTreeSet::new(),
@@ -111,6 +113,13 @@ impl Books {
     /// In the order of slots.
     pub fn restore_account(&mut self, account: Account) {
         self.insert_account(account);
+    }
+
+    /// Rolls an account forward to what it was right after a later event. The digest of the head knows of it already.
+    pub fn restore_side(&mut self, side: &Side) {
+        let account = &mut self.accounts[side.slot.index()];
+        account.flags = side.flags;
+        account.set_balances(side.balances);
     }
 
     pub fn restore_expiry(&mut self, expires_at: u64, pending: EventNumber) {
@@ -129,7 +138,7 @@ impl Books {
             head.last_account_timestamp, last_account,
             "the accounts restored are those of the head"
         );
-        self.recent = Recent::new(head.next_event, self.next_slot());
+        self.recent = Recent::new(head.next_event);
         self.head = head;
     }
 
@@ -381,17 +390,8 @@ impl Books {
     /// Hands over everything since the last freeze. Lookups go on seeing it until `forget_frozen`.
     pub fn freeze(&mut self) -> Arc<Frozen> {
         assert!(self.frozen.is_none(), "one flush after the other");
-        let mut dirty = mem::take(&mut self.recent.touched);
-        dirty.sort_unstable();
-        let new = (self.recent.first_new_slot.0..self.next_slot().0).map(Slot);
-        let dirty = dirty
-            .into_iter()
-            .chain(new)
-            .map(|slot| (slot, *self.account_at(slot)))
-            .collect();
-        let next = Recent::new(self.head.next_event, self.next_slot());
-        let frozen =
-            Arc::new(mem::replace(&mut self.recent, next).freeze(self.head.clone(), dirty));
+        let next = Recent::new(self.head.next_event);
+        let frozen = Arc::new(mem::replace(&mut self.recent, next).freeze(self.head.clone()));
         self.frozen = Some(Arc::clone(&frozen));
         frozen
     }
@@ -578,9 +578,6 @@ impl Books {
         if last.is_before(self.request_first) {
             self.head.digest.remove_account(account);
             self.request_touched.push(slot);
-        }
-        if last.is_before(self.recent.first) && slot < self.recent.first_new_slot {
-            self.recent.touched.push(slot);
         }
         if self.undo_is_on {
             self.undo_accounts.push((slot, *account));

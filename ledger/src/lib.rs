@@ -3,10 +3,12 @@
 //! This crate decides and keeps nothing but memory. The store loads what a request names, asks for the decision, and
 //! writes down what happened:
 //!
-//!     events (requests, in log order)  ->  Books  ->  results, one per event
-//!                                            |
-//!                                            v
-//!                                      change events  ->  the store, at each flush
+//! ```text
+//! events (requests, in log order)  ->  Books  ->  results, one per event
+//!                                        |
+//!                                        v
+//!                                  change events  ->  the store, at each flush
+//! ```
 //!
 //! Laws
 //! * Debits equal credits: over every ledger, pending and posted, after every event (`laws.rs`).

@@ -1,7 +1,9 @@
 //! What has happened since the last freeze, and the frozen part that is on its way to the disk.
 //!
-//!     Recent  --freeze-->  Arc<Frozen>  --flush-->  the store
-//!     (grows)              (read only)              (immutable runs)
+//! ```text
+//! Recent  --freeze-->  Arc<Frozen>  --flush-->  the store
+//! (grows)              (read only)              (immutable runs)
+//! ```
 //!
 //! Both hold events under their numbers, a table from ids to events, and for each event the two events before it that
 //! touched the same accounts, so that an account's history can be walked backwards without an index per account.
@@ -18,7 +20,7 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use crate::{Account, Event, EventNumber, Head, IdState, PendingState, Slot, TransferId};
+use crate::{Event, EventNumber, Head, IdState, PendingState, TransferId};
 
 /// The event before, on the same account: the number plus one, and 0 for none. So "not since n" is one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +109,6 @@ pub(crate) struct Recent {
     /// The timestamps of the recorded transfers, ascending.
     transfer_timestamps: Vec<u64>,
     pub(crate) burnt: Vec<TransferId>,
-    /// Accounts from here on are new; older ones that were touched are in `touched`.
-    pub(crate) first_new_slot: Slot,
-    pub(crate) touched: Vec<Slot>,
     /// In log order; each pending transfer at most once.
     resolutions: Vec<(EventNumber, PendingState)>,
     resolved: hashbrown::HashMap<EventNumber, PendingState, FixedState>,
@@ -123,14 +122,13 @@ pub(crate) struct Mark {
     events: usize,
     transfer_timestamps: usize,
     burnt: usize,
-    touched: usize,
     resolutions: usize,
     expiries_added: usize,
     expiries_removed: usize,
 }
 
 impl Recent {
-    pub(crate) fn new(first: EventNumber, first_new_slot: Slot) -> Recent {
+    pub(crate) fn new(first: EventNumber) -> Recent {
         Recent {
             first,
             events: Vec::new(),
@@ -138,8 +136,6 @@ impl Recent {
             ids: Ids::default(),
             transfer_timestamps: Vec::new(),
             burnt: Vec::new(),
-            first_new_slot,
-            touched: Vec::new(),
             resolutions: Vec::new(),
             resolved: hashbrown::HashMap::default(),
             expiries_added: Vec::new(),
@@ -207,7 +203,6 @@ impl Recent {
             events: self.events.len(),
             transfer_timestamps: self.transfer_timestamps.len(),
             burnt: self.burnt.len(),
-            touched: self.touched.len(),
             resolutions: self.resolutions.len(),
             expiries_added: self.expiries_added.len(),
             expiries_removed: self.expiries_removed.len(),
@@ -233,13 +228,11 @@ impl Recent {
         self.events.truncate(mark.events);
         self.links.truncate(mark.events);
         self.transfer_timestamps.truncate(mark.transfer_timestamps);
-        self.touched.truncate(mark.touched);
         self.expiries_added.truncate(mark.expiries_added);
         self.expiries_removed.truncate(mark.expiries_removed);
     }
 
-    /// `dirty`: the accounts created or touched, ascending, as they are now.
-    pub(crate) fn freeze(self, head: Head, dirty: Vec<(Slot, Account)>) -> Frozen {
+    pub(crate) fn freeze(self, head: Head) -> Frozen {
         let Recent {
             first,
             expiries_added,
@@ -258,7 +251,6 @@ impl Recent {
             head,
             first,
             events: self.events,
-            accounts: dirty,
             resolutions,
             burnt: self.burnt,
             expiries_added,
@@ -270,14 +262,13 @@ impl Recent {
     }
 }
 
-/// Everything between two freezes, for the flush: together with what was flushed before, the state at `head`.
+/// Everything between two freezes, for the flush: together with what was flushed before, the state at `head`. Which accounts were
+/// created the store sees in `Books::accounts`; how they changed is in the events.
 pub struct Frozen {
     pub head: Head,
     /// The number of `events[0]`.
     pub first: EventNumber,
     pub events: Vec<Event>,
-    /// The accounts created or changed, as of the freeze; ascending by slot.
-    pub accounts: Vec<(Slot, Account)>,
     /// Ascending by pending event.
     pub resolutions: Vec<(EventNumber, PendingState)>,
     /// In log order.
