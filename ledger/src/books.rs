@@ -31,9 +31,8 @@ use hashbrown::{HashMap, HashSet, HashTable};
 use crate::recent::{Link, Links, Mark, Recent, hash_of};
 use crate::rules::{expire, linked};
 use crate::{
-    Account, AccountFlags, AccountId, CreateAccountStatus, CreateResult, CreateTransferStatus,
-    Event, EventKind, EventNumber, Frozen, Head, IdState, PendingState, Side, Slot, Transfer,
-    TransferFlags, TransferId,
+    Account, AccountFlags, AccountId, CreateAccountStatus, CreateResult, CreateTransferStatus, Event, EventKind,
+    EventNumber, Frozen, Head, IdState, PendingState, Side, Slot, Transfer, TransferFlags, TransferId,
 };
 
 /// The highest timestamp: the 64th bit is left to whoever keeps timestamps.
@@ -129,15 +128,9 @@ impl Books {
 
     /// Last of the restoring calls.
     pub fn restore_head(&mut self, head: Head) {
-        assert!(
-            self.recent.events.is_empty() && self.frozen.is_none(),
-            "books are restored before anything happens"
-        );
+        assert!(self.recent.events.is_empty() && self.frozen.is_none(), "books are restored before anything happens");
         let last_account = self.accounts.last().map_or(0, |account| account.timestamp);
-        assert_eq!(
-            head.last_account_timestamp, last_account,
-            "the accounts restored are those of the head"
-        );
+        assert_eq!(head.last_account_timestamp, last_account, "the accounts restored are those of the head");
         self.recent = Recent::new(head.next_event);
         self.head = head;
     }
@@ -180,11 +173,7 @@ impl Books {
 
     /// The pending transfers that `expire(now, limit)` would expire, in order. Those before `recent_first` must be loaded.
     pub fn due(&self, now: u64, limit: usize, out: &mut Vec<EventNumber>) {
-        out.extend(
-            self.due_expiries(now)
-                .take(limit)
-                .map(|(_, pending)| *pending),
-        );
+        out.extend(self.due_expiries(now).take(limit).map(|(_, pending)| *pending));
     }
 
     fn due_expiries(&self, now: u64) -> impl Iterator<Item = &(u64, EventNumber)> {
@@ -192,21 +181,13 @@ impl Books {
     }
 
     /// `state`: of a pending transfer what has become of it, otherwise `None`.
-    pub fn load_transfer(
-        &mut self,
-        number: EventNumber,
-        transfer: Transfer,
-        state: Option<PendingState>,
-    ) {
+    pub fn load_transfer(&mut self, number: EventNumber, transfer: Transfer, state: Option<PendingState>) {
         assert_eq!(
             transfer.flags.contains(TransferFlags::PENDING),
             state.is_some(),
             "a pending transfer has a state, no other has"
         );
-        assert!(
-            number < self.recent_first(),
-            "what is in memory is not loaded"
-        );
+        assert!(number < self.recent_first(), "what is in memory is not loaded");
         self.loaded.ids.insert(transfer.id, IdState::Event(number));
         self.loaded.transfers.insert(number, (transfer, state));
     }
@@ -256,11 +237,7 @@ impl Books {
     /// The pulse: expires what is due at `time`, at most `limit`, in the order of expiry, then creation. Tells how many
     /// it were; event j of k gets `time` - k + j + 1.
     pub fn expire(&mut self, time: u64, limit: usize) -> usize {
-        let due: Vec<EventNumber> = self
-            .due_expiries(time)
-            .take(limit)
-            .map(|(_, pending)| *pending)
-            .collect();
+        let due: Vec<EventNumber> = self.due_expiries(time).take(limit).map(|(_, pending)| *pending).collect();
         self.begin_request(time, due.len());
         for (index, pending) in due.iter().enumerate() {
             expire::expire(self, *pending, event_time(time, due.len(), index));
@@ -289,9 +266,7 @@ impl Books {
     #[inline]
     pub fn slot(&self, id: AccountId) -> Option<Slot> {
         let hash = FixedState::default().hash_one(id.0);
-        self.slots
-            .find(hash, |slot| self.accounts[*slot as usize].id == id)
-            .map(|slot| Slot(*slot))
+        self.slots.find(hash, |slot| self.accounts[*slot as usize].id == id).map(|slot| Slot(*slot))
     }
 
     pub fn account_at(&self, slot: Slot) -> &Account {
@@ -310,9 +285,7 @@ impl Books {
     /// What is known of an id from what is recent or frozen.
     pub fn recent_id(&self, id: TransferId) -> Option<IdState> {
         let hash = hash_of(id);
-        self.recent
-            .find(hash, id)
-            .or_else(|| self.frozen.as_ref()?.find(hash, id))
+        self.recent.find(hash, id).or_else(|| self.frozen.as_ref()?.find(hash, id))
     }
 
     /// An event that is recent or frozen.
@@ -321,16 +294,12 @@ impl Books {
     }
 
     fn recent_event_and_links(&self, number: EventNumber) -> Option<(&Event, &Links)> {
-        self.recent
-            .event(number)
-            .or_else(|| self.frozen.as_ref()?.event(number))
+        self.recent.event(number).or_else(|| self.frozen.as_ref()?.event(number))
     }
 
     /// The oldest event in memory, recent or frozen; the next event where there is none.
     pub fn recent_first(&self) -> EventNumber {
-        self.frozen
-            .as_ref()
-            .map_or(self.recent.first, |frozen| frozen.first)
+        self.frozen.as_ref().map_or(self.recent.first, |frozen| frozen.first)
     }
 
     /// The events in memory that touched an account, oldest first. Costs as much as there are; to take a few of the newest use
@@ -339,29 +308,17 @@ impl Books {
         &self,
         slot: Slot,
     ) -> impl DoubleEndedIterator<Item = EventNumber> + ExactSizeIterator + use<> {
-        let newest_first: Vec<EventNumber> =
-            self.recent_account_events_newest_first(slot).collect();
+        let newest_first: Vec<EventNumber> = self.recent_account_events_newest_first(slot).collect();
         newest_first.into_iter().rev()
     }
 
     /// The events in memory that touched an account, newest first: a walk along their links, each step when it is asked for.
-    pub fn recent_account_events_newest_first(
-        &self,
-        slot: Slot,
-    ) -> impl Iterator<Item = EventNumber> + '_ {
-        let mut link = self
-            .last_events
-            .get(slot.index())
-            .copied()
-            .unwrap_or(Link::NONE);
+    pub fn recent_account_events_newest_first(&self, slot: Slot) -> impl Iterator<Item = EventNumber> + '_ {
+        let mut link = self.last_events.get(slot.index()).copied().unwrap_or(Link::NONE);
         core::iter::from_fn(move || {
             let number = link.number()?;
             let (event, links) = self.recent_event_and_links(number)?;
-            link = if event.debit.slot == slot {
-                links.debit
-            } else {
-                links.credit
-            };
+            link = if event.debit.slot == slot { links.debit } else { links.credit };
             Some(number)
         })
     }
@@ -369,10 +326,7 @@ impl Books {
     /// What has become of a pending transfer, if that is known from memory: it was resolved since the last flush, or is
     /// itself in memory.
     pub fn recent_pending_state(&self, pending: EventNumber) -> Option<PendingState> {
-        let resolved = self
-            .recent
-            .pending_state(pending)
-            .or_else(|| self.frozen.as_ref()?.pending_state(pending));
+        let resolved = self.recent.pending_state(pending).or_else(|| self.frozen.as_ref()?.pending_state(pending));
         resolved.or_else(|| {
             let event = self.recent_event(pending)?;
             (event.kind == EventKind::Pending).then_some(PendingState::Open)
@@ -402,8 +356,7 @@ impl Books {
     }
 }
 
-const RESOLVING: TransferFlags =
-    TransferFlags::POST_PENDING_TRANSFER.with(TransferFlags::VOID_PENDING_TRANSFER);
+const RESOLVING: TransferFlags = TransferFlags::POST_PENDING_TRANSFER.with(TransferFlags::VOID_PENDING_TRANSFER);
 
 /// The time of event `index` of `count` in a request at `time`.
 pub(crate) fn event_time(time: u64, count: usize, index: usize) -> u64 {
@@ -433,45 +386,26 @@ impl Books {
     pub(crate) fn transfer_at(&self, number: EventNumber) -> &Transfer {
         match self.recent_event(number) {
             Some(event) => &event.transfer,
-            None => {
-                &self
-                    .loaded
-                    .transfers
-                    .get(&number)
-                    .expect("the store loads what a request names")
-                    .0
-            }
+            None => &self.loaded.transfers.get(&number).expect("the store loads what a request names").0,
         }
     }
 
     pub(crate) fn pending_state_at(&self, pending: EventNumber) -> PendingState {
-        let loaded = || {
-            self.loaded
-                .transfers
-                .get(&pending)
-                .and_then(|(_, state)| *state)
-        };
+        let loaded = || self.loaded.transfers.get(&pending).and_then(|(_, state)| *state);
         let state = self.recent_pending_state(pending).or_else(loaded);
         state.expect("a pending transfer has a state, in memory or loaded")
     }
 
     pub(crate) fn has_transfer_with_timestamp(&self, timestamp: u64) -> bool {
-        self.has_recent_transfer_timestamp(timestamp)
-            || self.loaded.transfer_timestamps.contains(&timestamp)
+        self.has_recent_transfer_timestamp(timestamp) || self.loaded.transfer_timestamps.contains(&timestamp)
     }
 
     pub(crate) fn has_account_with_timestamp(&self, timestamp: u64) -> bool {
-        self.accounts
-            .binary_search_by_key(&timestamp, |account| account.timestamp)
-            .is_ok()
+        self.accounts.binary_search_by_key(&timestamp, |account| account.timestamp).is_ok()
     }
 
     fn has_recent_transfer_timestamp(&self, timestamp: u64) -> bool {
-        let frozen = || {
-            self.frozen
-                .as_ref()
-                .is_some_and(|frozen| frozen.has_transfer_timestamp(timestamp))
-        };
+        let frozen = || self.frozen.as_ref().is_some_and(|frozen| frozen.has_transfer_timestamp(timestamp));
         self.recent.has_transfer_timestamp(timestamp) || frozen()
     }
 
@@ -509,10 +443,7 @@ impl Books {
     }
 
     pub(crate) fn create_account(&mut self, account: Account) {
-        assert!(
-            account.timestamp > self.head.last_account_timestamp,
-            "accounts are in the order of their timestamps"
-        );
+        assert!(account.timestamp > self.head.last_account_timestamp, "accounts are in the order of their timestamps");
         self.insert_account(account);
         self.head.last_account_timestamp = account.timestamp;
         self.head.digest.add_account(&account);
@@ -524,9 +455,7 @@ impl Books {
         self.accounts.push(account);
         self.last_events.push(Link::NONE);
         let accounts = &self.accounts;
-        self.slots.insert_unique(hash(account.id), slot.0, |slot| {
-            hash(accounts[*slot as usize].id)
-        });
+        self.slots.insert_unique(hash(account.id), slot.0, |slot| hash(accounts[*slot as usize].id));
     }
 
     /// Changes the two accounts of `entry` and writes down that it happened.
@@ -540,39 +469,15 @@ impl Books {
         let number = self.head.next_event;
         let (debit, debit_link) = self.change_account(entry.debit, number, change_debit);
         let (credit, credit_link) = self.change_account(entry.credit, number, change_credit);
-        let Entry {
-            timestamp,
-            kind,
-            transfer,
-            pending,
-            ..
-        } = entry;
-        let event = Event {
-            timestamp,
-            kind,
-            transfer,
-            pending,
-            debit,
-            credit,
-        };
+        let Entry { timestamp, kind, transfer, pending, .. } = entry;
+        let event = Event { timestamp, kind, transfer, pending, debit, credit };
         self.keep_counts(&event);
         self.head.digest.add_event(number, &event);
         self.head.next_event = EventNumber(number.0 + 1);
-        self.recent.push(
-            event,
-            Links {
-                debit: debit_link,
-                credit: credit_link,
-            },
-        );
+        self.recent.push(event, Links { debit: debit_link, credit: credit_link });
     }
 
-    fn change_account(
-        &mut self,
-        slot: Slot,
-        number: EventNumber,
-        change: impl FnOnce(&mut Account),
-    ) -> (Side, Link) {
+    fn change_account(&mut self, slot: Slot, number: EventNumber, change: impl FnOnce(&mut Account)) -> (Side, Link) {
         let account = &mut self.accounts[slot.index()];
         let last = mem::replace(&mut self.last_events[slot.index()], Link::to(number));
         if last.is_before(self.request_first) {
@@ -583,14 +488,7 @@ impl Books {
             self.undo_accounts.push((slot, *account));
         }
         change(account);
-        (
-            Side {
-                slot,
-                flags: account.flags,
-                balances: account.balances(),
-            },
-            last,
-        )
+        (Side { slot, flags: account.flags, balances: account.balances() }, last)
     }
 
     fn keep_counts(&mut self, event: &Event) {
@@ -621,10 +519,7 @@ impl Books {
 
     fn remove_expiry(&mut self, expiry: (u64, EventNumber)) {
         let found = self.expiries.remove(&expiry);
-        assert!(
-            found,
-            "an open pending transfer with a timeout is in the index of expiries"
-        );
+        assert!(found, "an open pending transfer with a timeout is in the index of expiries");
         self.recent.expiries_removed.push(expiry);
         if self.undo_is_on {
             self.undo_expiries.push(ExpiryChange::Removed(expiry));
@@ -679,10 +574,7 @@ impl Books {
         }
         let first = savepoint.head.next_event.0;
         for number in (first..self.head.next_event.0).rev() {
-            let (event, links) = self
-                .recent
-                .event(EventNumber(number))
-                .expect("a chain's events are recent");
+            let (event, links) = self.recent.event(EventNumber(number)).expect("a chain's events are recent");
             self.last_events[event.debit.slot.index()] = links.debit;
             self.last_events[event.credit.slot.index()] = links.credit;
         }

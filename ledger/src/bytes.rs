@@ -13,10 +13,7 @@ macro_rules! integer {
         impl Reader<'_> {
             #[inline(always)]
             pub(crate) fn $name(&mut self) -> $type {
-                let (bytes, rest) = self
-                    .0
-                    .split_first_chunk()
-                    .expect("a record ends where its last field ends");
+                let (bytes, rest) = self.0.split_first_chunk().expect("a record ends where its last field ends");
                 self.0 = rest;
                 <$type>::from_le_bytes(*bytes)
             }

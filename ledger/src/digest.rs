@@ -30,10 +30,7 @@ pub struct Digest {
 impl Digest {
     pub const BYTES: usize = 32;
     /// Of books in which nothing is written.
-    pub const EMPTY: Digest = Digest {
-        accounts: 0,
-        journal: 0,
-    };
+    pub const EMPTY: Digest = Digest { accounts: 0, journal: 0 };
 
     pub fn of_account(account: &Account) -> u128 {
         let mut bytes = [0; Account::BYTES];
@@ -90,10 +87,7 @@ impl Digest {
 
     pub fn decode(bytes: &[u8; Digest::BYTES]) -> Digest {
         let mut bytes = Reader(bytes);
-        Digest {
-            accounts: bytes.u128(),
-            journal: bytes.u128(),
-        }
+        Digest { accounts: bytes.u128(), journal: bytes.u128() }
     }
 
     /// Both sums in one, to be compared and shown.
@@ -117,9 +111,7 @@ fn of_balances(number: EventNumber, debit: &Balances, credit: &Balances) -> u128
 }
 
 fn put_transfer(out: &mut Writer<'_>, transfer: &Transfer) {
-    let (bytes, rest) = core::mem::take(&mut out.0)
-        .split_first_chunk_mut()
-        .expect("the transfer has its place");
+    let (bytes, rest) = core::mem::take(&mut out.0).split_first_chunk_mut().expect("the transfer has its place");
     transfer.encode(bytes);
     out.0 = rest;
 }

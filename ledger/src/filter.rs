@@ -85,12 +85,7 @@ impl AccountFilter {
         if self.flags.0 & !AccountFilterFlags::ALL.0 != 0 {
             return invalid("flags", "has a bit that means nothing");
         }
-        if self.flags.0
-            & AccountFilterFlags::DEBITS
-                .with(AccountFilterFlags::CREDITS)
-                .0
-            == 0
-        {
+        if self.flags.0 & AccountFilterFlags::DEBITS.with(AccountFilterFlags::CREDITS).0 == 0 {
             return invalid("flags", "must have debits, credits or both");
         }
         Ok(())
@@ -101,10 +96,8 @@ impl AccountFilter {
     }
 
     pub fn matches(&self, transfer: &Transfer) -> bool {
-        let debits = self.flags.contains(AccountFilterFlags::DEBITS)
-            && transfer.debit_account_id == self.account_id;
-        let credits = self.flags.contains(AccountFilterFlags::CREDITS)
-            && transfer.credit_account_id == self.account_id;
+        let debits = self.flags.contains(AccountFilterFlags::DEBITS) && transfer.debit_account_id == self.account_id;
+        let credits = self.flags.contains(AccountFilterFlags::CREDITS) && transfer.credit_account_id == self.account_id;
         (debits || credits)
             && within(transfer.timestamp, self.timestamp_min, self.timestamp_max)
             && unset_or_equal(self.user_data_128, transfer.user_data_128)
@@ -199,14 +192,9 @@ impl AccountBalance {
     /// The history row that `event` gives to the account at `slot`: only accounts with the flag `history` have one, and
     /// only a transfer writes one (an expiry writes none).
     pub fn after(event: &Event, slot: Slot) -> Option<AccountBalance> {
-        let side = [&event.debit, &event.credit]
-            .into_iter()
-            .find(|side| side.slot == slot)?;
+        let side = [&event.debit, &event.credit].into_iter().find(|side| side.slot == slot)?;
         let has_row = side.flags.contains(AccountFlags::HISTORY) && event.kind.records_transfer();
-        has_row.then_some(AccountBalance {
-            balances: side.balances,
-            timestamp: event.transfer.timestamp,
-        })
+        has_row.then_some(AccountBalance { balances: side.balances, timestamp: event.transfer.timestamp })
     }
 }
 

@@ -152,10 +152,7 @@ mod tests {
         }
         assert_eq!(EventKind::from_code(5), None);
         for code in 0..=3 {
-            assert_eq!(
-                PendingState::from_code(code).map(PendingState::code),
-                Some(code)
-            );
+            assert_eq!(PendingState::from_code(code).map(PendingState::code), Some(code));
         }
         assert_eq!(PendingState::from_code(4), None);
     }

@@ -65,23 +65,14 @@ impl Totals {
 impl Account {
     /// Does it break the limit that its flags set? Pending counts on the side that is limited, and not on the other.
     pub fn is_over_limit(&self) -> bool {
-        let over =
-            |pending: Amount, posted: Amount, limit: Amount| match pending.checked_add(posted) {
-                Some(sum) => sum > limit,
-                None => true,
-            };
-        (self
-            .flags
-            .contains(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS)
+        let over = |pending: Amount, posted: Amount, limit: Amount| match pending.checked_add(posted) {
+            Some(sum) => sum > limit,
+            None => true,
+        };
+        (self.flags.contains(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS)
             && over(self.debits_pending, self.debits_posted, self.credits_posted))
-            || (self
-                .flags
-                .contains(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS)
-                && over(
-                    self.credits_pending,
-                    self.credits_posted,
-                    self.debits_posted,
-                ))
+            || (self.flags.contains(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS)
+                && over(self.credits_pending, self.credits_posted, self.debits_posted))
     }
 }
 
@@ -97,10 +88,7 @@ impl Books {
 
     /// The accounts that break the limit their flags set, recounted. Lawful books have none.
     pub fn accounts_over_limit(&self) -> usize {
-        self.accounts()
-            .iter()
-            .filter(|account| account.is_over_limit())
-            .count()
+        self.accounts().iter().filter(|account| account.is_over_limit()).count()
     }
 }
 
@@ -129,40 +117,11 @@ mod tests {
             ..Account::default()
         };
         assert!(!account.is_over_limit());
-        assert!(
-            Account {
-                debits_pending: Amount(4),
-                ..account
-            }
-            .is_over_limit()
-        );
-        assert!(
-            Account {
-                debits_pending: Amount::MAX,
-                ..account
-            }
-            .is_over_limit()
-        );
-        assert!(
-            !Account {
-                debits_pending: Amount(4),
-                flags: AccountFlags::NONE,
-                ..account
-            }
-            .is_over_limit()
-        );
-        let mirrored = Account {
-            flags: AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS,
-            ..account
-        };
+        assert!(Account { debits_pending: Amount(4), ..account }.is_over_limit());
+        assert!(Account { debits_pending: Amount::MAX, ..account }.is_over_limit());
+        assert!(!Account { debits_pending: Amount(4), flags: AccountFlags::NONE, ..account }.is_over_limit());
+        let mirrored = Account { flags: AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS, ..account };
         assert!(mirrored.is_over_limit());
-        assert!(
-            !Account {
-                credits_pending: Amount(0),
-                debits_posted: Amount(7),
-                ..mirrored
-            }
-            .is_over_limit()
-        );
+        assert!(!Account { credits_pending: Amount(0), debits_posted: Amount(7), ..mirrored }.is_over_limit());
     }
 }

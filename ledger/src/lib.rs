@@ -44,8 +44,8 @@ pub use amount::Amount;
 pub use books::{Books, TIMESTAMP_MAX};
 pub use digest::Digest;
 pub use filter::{
-    AccountBalance, AccountFilter, AccountFilterFlags, ChangeEventsFilter, EVENTS_MAX, Invalid,
-    QueryFilter, QueryFilterFlags,
+    AccountBalance, AccountFilter, AccountFilterFlags, ChangeEventsFilter, EVENTS_MAX, Invalid, QueryFilter,
+    QueryFilterFlags,
 };
 pub use journal::{Event, EventKind, EventNumber, Head, IdState, PendingState, Side};
 pub use laws::{Sum, Totals};

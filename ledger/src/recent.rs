@@ -71,9 +71,7 @@ impl Ids {
         events: &[Event],
         burnt: &[TransferId],
     ) -> Option<IdState> {
-        let place = *self
-            .table
-            .find(hash, |place| id_at(*place, events, burnt) == id)?;
+        let place = *self.table.find(hash, |place| id_at(*place, events, burnt) == id)?;
         Some(match place & BURNT {
             0 => IdState::Event(EventNumber(first.0 + u64::from(place))),
             _ => IdState::Burnt,
@@ -81,15 +79,12 @@ impl Ids {
     }
 
     fn insert(&mut self, hash: u64, place: u32, events: &[Event], burnt: &[TransferId]) {
-        self.table
-            .insert_unique(hash, place, |place| hash_of(id_at(*place, events, burnt)));
+        self.table.insert_unique(hash, place, |place| hash_of(id_at(*place, events, burnt)));
     }
 
     fn remove(&mut self, hash: u64, place: u32) {
         let entry = self.table.find_entry(hash, |entry| *entry == place);
-        entry
-            .expect("each recorded transfer is in the table")
-            .remove();
+        entry.expect("each recorded transfer is in the table").remove();
     }
 }
 
@@ -144,8 +139,7 @@ impl Recent {
     }
 
     pub(crate) fn find(&self, hash: u64, id: TransferId) -> Option<IdState> {
-        self.ids
-            .find(hash, id, self.first, &self.events, &self.burnt)
+        self.ids.find(hash, id, self.first, &self.events, &self.burnt)
     }
 
     pub(crate) fn event(&self, number: EventNumber) -> Option<(&Event, &Links)> {
@@ -163,17 +157,12 @@ impl Recent {
 
     pub(crate) fn push(&mut self, event: Event, links: Links) {
         let place = self.events.len();
-        assert!(
-            place < BURNT as usize,
-            "the store flushes long before two thousand million events"
-        );
+        assert!(place < BURNT as usize, "the store flushes long before two thousand million events");
         if event.kind.records_transfer() {
             self.transfer_timestamps.push(event.transfer.timestamp);
         }
         if let Some(state) = event.kind.resolves_to() {
-            let pending = event
-                .pending
-                .expect("an event that resolves names what it resolves");
+            let pending = event.pending.expect("an event that resolves names what it resolves");
             self.resolutions.push((pending, state));
             let earlier = self.resolved.insert(pending, state);
             assert!(earlier.is_none(), "a pending transfer is resolved once");
@@ -182,20 +171,15 @@ impl Recent {
         self.links.push(links);
         if event.kind.records_transfer() {
             let hash = hash_of(event.transfer.id);
-            self.ids
-                .insert(hash, place as u32, &self.events, &self.burnt);
+            self.ids.insert(hash, place as u32, &self.events, &self.burnt);
         }
     }
 
     pub(crate) fn burn(&mut self, id: TransferId) {
         let place = self.burnt.len();
-        assert!(
-            place < BURNT as usize,
-            "the store flushes long before two thousand million ids are burnt"
-        );
+        assert!(place < BURNT as usize, "the store flushes long before two thousand million ids are burnt");
         self.burnt.push(id);
-        self.ids
-            .insert(hash_of(id), place as u32 | BURNT, &self.events, &self.burnt);
+        self.ids.insert(hash_of(id), place as u32 | BURNT, &self.events, &self.burnt);
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -211,11 +195,7 @@ impl Recent {
 
     /// Takes back everything since `mark`.
     pub(crate) fn truncate(&mut self, mark: Mark) {
-        assert_eq!(
-            self.burnt.len(),
-            mark.burnt,
-            "a chain ends before an id of it is burnt"
-        );
+        assert_eq!(self.burnt.len(), mark.burnt, "a chain ends before an id of it is burnt");
         for place in mark.events..self.events.len() {
             let event = &self.events[place];
             if event.kind.records_transfer() {
@@ -233,14 +213,7 @@ impl Recent {
     }
 
     pub(crate) fn freeze(self, head: Head) -> Frozen {
-        let Recent {
-            first,
-            expiries_added,
-            expiries_removed,
-            mut resolutions,
-            resolved,
-            ..
-        } = self;
+        let Recent { first, expiries_added, expiries_removed, mut resolutions, resolved, .. } = self;
         // Added and removed since the last freeze: of no concern to the disk, which never saw it.
         let still_open = |(_, pending): &(u64, EventNumber)| !resolved.contains_key(pending);
         let seen_before = |(_, pending): &(u64, EventNumber)| *pending < first;
@@ -283,8 +256,7 @@ pub struct Frozen {
 
 impl Frozen {
     pub(crate) fn find(&self, hash: u64, id: TransferId) -> Option<IdState> {
-        self.ids
-            .find(hash, id, self.first, &self.events, &self.burnt)
+        self.ids.find(hash, id, self.first, &self.events, &self.burnt)
     }
 
     pub(crate) fn event(&self, number: EventNumber) -> Option<(&Event, &Links)> {
@@ -297,10 +269,7 @@ impl Frozen {
     }
 
     pub(crate) fn pending_state(&self, pending: EventNumber) -> Option<PendingState> {
-        let place = self
-            .resolutions
-            .binary_search_by_key(&pending, |(pending, _)| *pending)
-            .ok()?;
+        let place = self.resolutions.binary_search_by_key(&pending, |(pending, _)| *pending).ok()?;
         Some(self.resolutions[place].1)
     }
 }

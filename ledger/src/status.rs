@@ -196,15 +196,12 @@ mod tests {
         for status in all {
             assert_eq!(CreateAccountStatus::from_code(status.code()), Some(*status));
         }
-        assert!((1..=26).all(|code| {
-            CreateAccountStatus::from_code(code).is_some_and(|status| status.code() == code)
-        }));
+        assert!(
+            (1..=26).all(|code| { CreateAccountStatus::from_code(code).is_some_and(|status| status.code() == code) })
+        );
         assert_eq!(CreateAccountStatus::from_code(0), None);
         assert_eq!(CreateAccountStatus::from_code(27), None);
-        assert_eq!(
-            CreateAccountStatus::from_code(u32::MAX),
-            Some(CreateAccountStatus::Created)
-        );
+        assert_eq!(CreateAccountStatus::from_code(u32::MAX), Some(CreateAccountStatus::Created));
     }
 
     #[test]
@@ -212,43 +209,25 @@ mod tests {
         let all = CreateTransferStatus::ALL;
         assert_eq!(all.len(), 67 + 1);
         for status in all {
-            assert_eq!(
-                CreateTransferStatus::from_code(status.code()),
-                Some(*status)
-            );
+            assert_eq!(CreateTransferStatus::from_code(status.code()), Some(*status));
         }
         for code in 0..100 {
             let known = (1..=68).contains(&code) && code != 18;
-            assert_eq!(
-                CreateTransferStatus::from_code(code).is_some(),
-                known,
-                "{code}"
-            );
+            assert_eq!(CreateTransferStatus::from_code(code).is_some(), known, "{code}");
         }
-        assert_eq!(
-            CreateTransferStatus::from_code(u32::MAX),
-            Some(CreateTransferStatus::Created)
-        );
+        assert_eq!(CreateTransferStatus::from_code(u32::MAX), Some(CreateTransferStatus::Created));
     }
 
     #[test]
     fn the_transient_statuses_are_those_that_time_may_heal() {
-        let transient = CreateTransferStatus::ALL
-            .iter()
-            .filter(|status| status.is_transient());
+        let transient = CreateTransferStatus::ALL.iter().filter(|status| status.is_transient());
         let codes: alloc::vec::Vec<u32> = transient.map(|status| status.code()).collect();
         assert_eq!(codes, [21, 22, 25, 65, 66, 54, 55]);
     }
 
     #[test]
     fn a_status_prints_as_its_name() {
-        assert_eq!(
-            alloc::format!("{}", CreateTransferStatus::PendingTransferExpired),
-            "pending_transfer_expired"
-        );
-        assert_eq!(
-            alloc::format!("{}", CreateAccountStatus::Created),
-            "created"
-        );
+        assert_eq!(alloc::format!("{}", CreateTransferStatus::PendingTransferExpired), "pending_transfer_expired");
+        assert_eq!(alloc::format!("{}", CreateAccountStatus::Created), "created");
     }
 }

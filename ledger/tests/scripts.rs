@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use goldenscript::{Argument, Command, Context};
 use jangbu_ledger::{
-    Account, AccountBalance, AccountFilter, AccountFilterFlags, AccountFlags, AccountId, Amount,
-    Books, CreateAccountStatus, CreateTransferStatus, Event, EventKind, EventNumber, IdState,
-    Transfer, TransferFlags, TransferId,
+    Account, AccountBalance, AccountFilter, AccountFilterFlags, AccountFlags, AccountId, Amount, Books,
+    CreateAccountStatus, CreateTransferStatus, Event, EventKind, EventNumber, IdState, Transfer, TransferFlags,
+    TransferId,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -37,61 +37,38 @@ fn each_script_gives_what_is_written_below_it() {
             Err(_) => failed.push(format!("{}: differs, see above", path.display())),
         }
     }
-    assert!(
-        failed.is_empty(),
-        "{} scripts failed:\n{}",
-        failed.len(),
-        failed.join("\n")
-    );
+    assert!(failed.is_empty(), "{} scripts failed:\n{}", failed.len(), failed.join("\n"));
 }
 
 #[test]
 fn each_status_has_a_script_that_shows_it() {
     let scripts: Vec<(String, String)> = scripts()
         .iter()
-        .map(|path| {
-            (
-                name_of(path),
-                std::fs::read_to_string(path).expect("a script can be read"),
-            )
-        })
+        .map(|path| (name_of(path), std::fs::read_to_string(path).expect("a script can be read")))
         .collect();
     let shown = |about_accounts: bool, status: &str| {
         scripts.iter().any(|(name, text)| {
             name.starts_with("account_") == about_accounts
                 && name.ends_with(&format!("_{status}"))
-                && text
-                    .lines()
-                    .any(|line| line.split(' ').nth(1) == Some(status))
+                && text.lines().any(|line| line.split(' ').nth(1) == Some(status))
         })
     };
-    let accounts = CreateAccountStatus::ALL
-        .iter()
-        .map(|status| (true, status.name()));
-    let transfers = CreateTransferStatus::ALL
-        .iter()
-        .map(|status| (false, status.name()));
-    let missing: Vec<_> = accounts
-        .chain(transfers)
-        .filter(|(about_accounts, status)| !shown(*about_accounts, status))
-        .collect();
+    let accounts = CreateAccountStatus::ALL.iter().map(|status| (true, status.name()));
+    let transfers = CreateTransferStatus::ALL.iter().map(|status| (false, status.name()));
+    let missing: Vec<_> =
+        accounts.chain(transfers).filter(|(about_accounts, status)| !shown(*about_accounts, status)).collect();
     assert!(missing.is_empty(), "no script shows {missing:?}");
 }
 
 fn scripts() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
     let entries = std::fs::read_dir(directory).expect("the scripts are beside this file");
-    let paths: BTreeSet<PathBuf> = entries
-        .map(|entry| entry.expect("an entry can be read").path())
-        .collect();
+    let paths: BTreeSet<PathBuf> = entries.map(|entry| entry.expect("an entry can be read").path()).collect();
     paths.into_iter().collect()
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name()
-        .expect("a script has a name")
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().expect("a script has a name").to_string_lossy().into_owned()
 }
 
 /// The request that is being put together.
@@ -144,12 +121,7 @@ impl Script {
     fn new() -> Script {
         let mut books = Books::new();
         books.advance(SECOND);
-        Script {
-            books,
-            request: Request::None,
-            next_time: None,
-            events_shown: 0,
-        }
+        Script { books, request: Request::None, next_time: None, events_shown: 0 }
     }
 
     fn run(&mut self, command: &Command, context: &Context) -> Result<String> {
@@ -159,21 +131,14 @@ impl Script {
             // account A [FLAG..] [FIELD=VALUE..]: ledger and code are 1 unless told.
             "account" => {
                 let (name, account) = words.account()?;
-                self.ask(
-                    name,
-                    AskedEvent::Account(account),
-                    account.flags.contains(AccountFlags::LINKED),
-                    timed,
-                )?
+                self.ask(name, AskedEvent::Account(account), account.flags.contains(AccountFlags::LINKED), timed)?
             }
             // transfer T1 A to B AMOUNT [FLAG..] [FIELD=VALUE..]: ledger and code are 1 unless told.
             // post T2 of T1 [AMOUNT], void T2 of T1 [AMOUNT]: all of it unless told; what is not told is zero.
             "transfer" | "post" | "void" => {
                 let (name, transfer) = match command.name.as_str() {
                     "transfer" => words.transfer()?,
-                    "post" => {
-                        words.resolution(TransferFlags::POST_PENDING_TRANSFER, Amount::MAX)?
-                    }
+                    "post" => words.resolution(TransferFlags::POST_PENDING_TRANSFER, Amount::MAX)?,
                     _ => words.resolution(TransferFlags::VOID_PENDING_TRANSFER, Amount::ZERO)?,
                 };
                 let linked = transfer.flags.contains(TransferFlags::LINKED);
@@ -205,23 +170,14 @@ impl Script {
             "history" => words.each(|name| self.history(name))?,
             // transfers A [debits] [credits] [reversed] [limit=N]
             "transfers" => self.transfers(&mut words)?,
-            "next_expiry" => self
-                .books
-                .next_expiry()
-                .map_or("nothing expires".to_owned(), show_time),
+            "next_expiry" => self.books.next_expiry().map_or("nothing expires".to_owned(), show_time),
             unknown => return Err(format!("no command {unknown}").into()),
         };
         words.0.reject_next()?;
         Ok(output)
     }
 
-    fn ask(
-        &mut self,
-        name: String,
-        event: AskedEvent,
-        linked: bool,
-        timed: bool,
-    ) -> Result<String> {
+    fn ask(&mut self, name: String, event: AskedEvent, linked: bool, timed: bool) -> Result<String> {
         let asked = Asked { name, event, timed };
         match &mut self.request {
             Request::Explicit(events) => {
@@ -230,19 +186,11 @@ impl Script {
             }
             Request::Chain(events) => {
                 events.push(asked);
-                if linked {
-                    Ok(String::new())
-                } else {
-                    self.send()
-                }
+                if linked { Ok(String::new()) } else { self.send() }
             }
             Request::None => {
                 self.request = Request::Chain(vec![asked]);
-                if linked {
-                    Ok(String::new())
-                } else {
-                    self.send()
-                }
+                if linked { Ok(String::new()) } else { self.send() }
             }
         }
     }
@@ -252,10 +200,7 @@ impl Script {
             Request::None => return Err("there is nothing to send".into()),
             Request::Chain(asked) | Request::Explicit(asked) => asked,
         };
-        let time = self
-            .next_time
-            .take()
-            .unwrap_or(self.books.head().last_timestamp + asked.len() as u64);
+        let time = self.next_time.take().unwrap_or(self.books.head().last_timestamp + asked.len() as u64);
         let mut accounts = Vec::new();
         let mut transfers = Vec::new();
         for asked in &asked {
@@ -270,28 +215,17 @@ impl Script {
         let answers: Vec<(&str, u64)> = if transfers.is_empty() {
             let mut results = Vec::new();
             self.books.create_accounts(time, &accounts, &mut results);
-            results
-                .iter()
-                .map(|result| (result.status.name(), result.timestamp))
-                .collect()
+            results.iter().map(|result| (result.status.name(), result.timestamp)).collect()
         } else {
             let mut results = Vec::new();
             self.books.create_transfers(time, &transfers, &mut results);
-            results
-                .iter()
-                .map(|result| (result.status.name(), result.timestamp))
-                .collect()
+            results.iter().map(|result| (result.status.name(), result.timestamp)).collect()
         };
         self.check_laws();
         let mut output = String::new();
         for (asked, (status, timestamp)) in asked.iter().zip(answers) {
             match asked.timed {
-                true => writeln!(
-                    output,
-                    "{} {status} at {}",
-                    asked.name,
-                    show_time(timestamp)
-                )?,
+                true => writeln!(output, "{} {status} at {}", asked.name, show_time(timestamp))?,
                 false => writeln!(output, "{} {status}", asked.name)?,
             }
         }
@@ -299,10 +233,7 @@ impl Script {
     }
 
     fn pulse(&mut self, limit: usize) -> Result<String> {
-        let now = self
-            .next_time
-            .take()
-            .unwrap_or(self.books.head().last_timestamp + 1);
+        let now = self.next_time.take().unwrap_or(self.books.head().last_timestamp + 1);
         let mut due = Vec::new();
         self.books.due(now, limit, &mut due);
         if due.is_empty() {
@@ -314,37 +245,20 @@ impl Script {
         self.check_laws();
         let mut output = String::new();
         for pending in due {
-            let event = self
-                .books
-                .recent_event(pending)
-                .ok_or("scripts keep everything in memory")?;
+            let event = self.books.recent_event(pending).ok_or("scripts keep everything in memory")?;
             writeln!(output, "{} expired", name(event.transfer.id.0))?;
         }
         Ok(output)
     }
 
     fn check_laws(&self) {
-        assert!(
-            self.books.totals().values().all(|totals| totals.balance()),
-            "debits equal credits"
-        );
-        assert_eq!(
-            self.books.accounts_over_limit(),
-            0,
-            "no account breaks its limit"
-        );
+        assert!(self.books.totals().values().all(|totals| totals.balance()), "debits equal credits");
+        assert_eq!(self.books.accounts_over_limit(), 0, "no account breaks its limit");
     }
 
     fn balances(&self, word: &str) -> Result<String> {
-        let account = self
-            .books
-            .account(AccountId(id(word)?))
-            .ok_or(format!("there is no account {word}"))?;
-        let closed = if account.flags.contains(AccountFlags::CLOSED) {
-            ", closed"
-        } else {
-            ""
-        };
+        let account = self.books.account(AccountId(id(word)?)).ok_or(format!("there is no account {word}"))?;
+        let closed = if account.flags.contains(AccountFlags::CLOSED) { ", closed" } else { "" };
         Ok(format!(
             "{word} debits posted={} pending={}, credits posted={} pending={}{closed}",
             amount_name(account.debits_posted),
@@ -360,10 +274,7 @@ impl Script {
         }
         match self.books.recent_id(TransferId(id(word)?)) {
             Some(IdState::Event(number)) => {
-                let event = self
-                    .books
-                    .recent_event(number)
-                    .ok_or("scripts keep everything in memory")?;
+                let event = self.books.recent_event(number).ok_or("scripts keep everything in memory")?;
                 Ok(show_transfer(word, &event.transfer))
             }
             Some(IdState::Burnt) => Ok(format!("{word} has failed before")),
@@ -381,16 +292,8 @@ impl Script {
                 EventKind::Voided => "two_phase_voided",
                 EventKind::Expired => "two_phase_expired",
             };
-            let Event {
-                timestamp,
-                transfer,
-                ..
-            } = event;
-            let (id, amount, at) = (
-                name(transfer.id.0),
-                amount_name(transfer.amount),
-                show_time(*timestamp),
-            );
+            let Event { timestamp, transfer, .. } = event;
+            let (id, amount, at) = (name(transfer.id.0), amount_name(transfer.amount), show_time(*timestamp));
             writeln!(output, "{} {kind} {id} {amount} at {at}", self.events_shown)?;
             self.events_shown += 1;
         }
@@ -398,21 +301,11 @@ impl Script {
     }
 
     fn history(&self, word: &str) -> Result<String> {
-        let slot = self
-            .books
-            .slot(AccountId(id(word)?))
-            .ok_or(format!("there is no account {word}"))?;
+        let slot = self.books.slot(AccountId(id(word)?)).ok_or(format!("there is no account {word}"))?;
         let mut output = String::new();
         for number in self.books.recent_account_events(slot) {
-            let event = self
-                .books
-                .recent_event(number)
-                .ok_or("what is listed is there")?;
-            let Some(AccountBalance {
-                balances,
-                timestamp,
-            }) = AccountBalance::after(event, slot)
-            else {
+            let event = self.books.recent_event(number).ok_or("what is listed is there")?;
+            let Some(AccountBalance { balances, timestamp }) = AccountBalance::after(event, slot) else {
                 continue;
             };
             writeln!(
@@ -425,20 +318,12 @@ impl Script {
                 balances.credits_pending
             )?;
         }
-        if output.is_empty() {
-            Ok(format!("{word} has no history"))
-        } else {
-            Ok(output)
-        }
+        if output.is_empty() { Ok(format!("{word} has no history")) } else { Ok(output) }
     }
 
     fn transfers(&self, words: &mut Words<'_>) -> Result<String> {
         let account_id = AccountId(id(words.word("an account")?)?);
-        let mut filter = AccountFilter {
-            account_id,
-            limit: 10,
-            ..AccountFilter::default()
-        };
+        let mut filter = AccountFilter { account_id, limit: 10, ..AccountFilter::default() };
         while let Some(flag) = words.0.next_pos() {
             filter.flags = filter.flags.with(match flag {
                 "debits" => AccountFilterFlags::DEBITS,
@@ -453,24 +338,15 @@ impl Script {
         if let Err(invalid) = filter.validate() {
             return Ok(format!("refused: {} {}", invalid.field, invalid.reason));
         }
-        let slot = self
-            .books
-            .slot(account_id)
-            .ok_or("there is no such account")?;
+        let slot = self.books.slot(account_id).ok_or("there is no such account")?;
         let ascending = self.books.recent_account_events(slot);
-        let numbers: Vec<EventNumber> = if filter.is_reversed() {
-            ascending.rev().collect()
-        } else {
-            ascending.collect()
-        };
+        let numbers: Vec<EventNumber> =
+            if filter.is_reversed() { ascending.rev().collect() } else { ascending.collect() };
         let transfers = numbers
             .iter()
             .filter_map(|number| self.books.recent_event(*number))
             .filter(|event| event.kind.records_transfer() && filter.matches(&event.transfer));
-        let names: Vec<String> = transfers
-            .take(filter.limit as usize)
-            .map(|event| name(event.transfer.id.0))
-            .collect();
+        let names: Vec<String> = transfers.take(filter.limit as usize).map(|event| name(event.transfer.id.0)).collect();
         Ok(names.join(" "))
     }
 }
@@ -504,17 +380,10 @@ impl<'a> Words<'a> {
 
     fn account(&mut self) -> Result<(String, Account)> {
         let name = self.word("an account")?;
-        let mut account = Account {
-            id: AccountId(id(name)?),
-            ledger: 1,
-            code: 1,
-            ..Account::default()
-        };
+        let mut account = Account { id: AccountId(id(name)?), ledger: 1, code: 1, ..Account::default() };
         for argument in self.0.by_ref() {
             match argument {
-                Argument::Positional(flag) => {
-                    account.flags = account.flags.with(account_flag(flag)?)
-                }
+                Argument::Positional(flag) => account.flags = account.flags.with(account_flag(flag)?),
                 Argument::KeyValue(field, value) => set_account_field(&mut account, field, value)?,
                 _ => return Err("an argument of an unknown kind".into()),
             }
@@ -572,14 +441,8 @@ impl<'a> Words<'a> {
 
 const ACCOUNT_FLAGS: [(&str, AccountFlags); 6] = [
     ("linked", AccountFlags::LINKED),
-    (
-        "debits_must_not_exceed_credits",
-        AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS,
-    ),
-    (
-        "credits_must_not_exceed_debits",
-        AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS,
-    ),
+    ("debits_must_not_exceed_credits", AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS),
+    ("credits_must_not_exceed_debits", AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS),
     ("history", AccountFlags::HISTORY),
     ("imported", AccountFlags::IMPORTED),
     ("closed", AccountFlags::CLOSED),
@@ -588,14 +451,8 @@ const ACCOUNT_FLAGS: [(&str, AccountFlags); 6] = [
 const TRANSFER_FLAGS: [(&str, TransferFlags); 9] = [
     ("linked", TransferFlags::LINKED),
     ("pending", TransferFlags::PENDING),
-    (
-        "post_pending_transfer",
-        TransferFlags::POST_PENDING_TRANSFER,
-    ),
-    (
-        "void_pending_transfer",
-        TransferFlags::VOID_PENDING_TRANSFER,
-    ),
+    ("post_pending_transfer", TransferFlags::POST_PENDING_TRANSFER),
+    ("void_pending_transfer", TransferFlags::VOID_PENDING_TRANSFER),
     ("balancing_debit", TransferFlags::BALANCING_DEBIT),
     ("balancing_credit", TransferFlags::BALANCING_CREDIT),
     ("closing_debit", TransferFlags::CLOSING_DEBIT),
@@ -640,19 +497,10 @@ fn set_transfer_field(transfer: &mut Transfer, field: &str, value: &str) -> Resu
         "user_data_128" => transfer.user_data_128 = value.parse()?,
         "user_data_64" => transfer.user_data_64 = value.parse()?,
         "user_data_32" => transfer.user_data_32 = value.parse()?,
-        "timeout" => {
-            transfer.timeout = value
-                .strip_suffix('s')
-                .ok_or("a timeout is in seconds")?
-                .parse()?
-        }
+        "timeout" => transfer.timeout = value.strip_suffix('s').ok_or("a timeout is in seconds")?.parse()?,
         "ledger" => transfer.ledger = value.parse()?,
         "code" => transfer.code = value.parse()?,
-        "flag_bit" => {
-            transfer.flags = transfer
-                .flags
-                .with(TransferFlags(1 << value.parse::<u16>()?))
-        }
+        "flag_bit" => transfer.flags = transfer.flags.with(TransferFlags(1 << value.parse::<u16>()?)),
         "timestamp" => transfer.timestamp = time(value)?,
         unknown => return Err(format!("no field {unknown}").into()),
     }
@@ -675,14 +523,8 @@ fn show_account(word: &str, account: &Account) -> String {
 }
 
 fn show_transfer(word: &str, transfer: &Transfer) -> String {
-    let (debit, credit) = (
-        name(transfer.debit_account_id.0),
-        name(transfer.credit_account_id.0),
-    );
-    let mut line = format!(
-        "{word} {debit} to {credit} {}",
-        amount_name(transfer.amount)
-    );
+    let (debit, credit) = (name(transfer.debit_account_id.0), name(transfer.credit_account_id.0));
+    let mut line = format!("{word} {debit} to {credit} {}", amount_name(transfer.amount));
     if transfer.pending_id != TransferId::ZERO {
         line = format!("{line} pending_id={}", name(transfer.pending_id.0));
     }
@@ -712,19 +554,13 @@ fn id(word: &str) -> Result<u128> {
     match word {
         "zero" => Ok(0),
         "max" => Ok(u128::MAX),
-        _ if word.len() < 16 => Ok(word
-            .bytes()
-            .fold(0, |id, letter| id << 8 | u128::from(letter))),
+        _ if word.len() < 16 => Ok(word.bytes().fold(0, |id, letter| id << 8 | u128::from(letter))),
         _ => Err(format!("{word} is too long for a name").into()),
     }
 }
 
 fn name(id: u128) -> String {
-    id.to_be_bytes()
-        .into_iter()
-        .skip_while(|letter| *letter == 0)
-        .map(char::from)
-        .collect()
+    id.to_be_bytes().into_iter().skip_while(|letter| *letter == 0).map(char::from).collect()
 }
 
 /// A number, `max`, or `max-5`.
@@ -733,9 +569,7 @@ fn amount(word: &str) -> Result<Amount> {
         Some("") => Ok(Amount::MAX),
         Some(less) => {
             let less = Amount(less.strip_prefix('-').ok_or("max, or max-5")?.parse()?);
-            Ok(Amount::MAX
-                .checked_sub(less)
-                .ok_or("an amount is not below zero")?)
+            Ok(Amount::MAX.checked_sub(less).ok_or("an amount is not below zero")?)
         }
         None => Ok(Amount(word.parse()?)),
     }
@@ -751,19 +585,9 @@ fn amount_name(amount: Amount) -> String {
 
 /// `5s`, `5s-1ns` or `17ns`.
 fn time(word: &str) -> Result<u64> {
-    let nanoseconds = |word: &str| -> Result<u64> {
-        Ok(word
-            .strip_suffix("ns")
-            .ok_or("a time has a unit")?
-            .parse()?)
-    };
-    let seconds = |word: &str| -> Result<u64> {
-        Ok(word
-            .strip_suffix('s')
-            .ok_or("a time has a unit")?
-            .parse::<u64>()?
-            * SECOND)
-    };
+    let nanoseconds = |word: &str| -> Result<u64> { Ok(word.strip_suffix("ns").ok_or("a time has a unit")?.parse()?) };
+    let seconds =
+        |word: &str| -> Result<u64> { Ok(word.strip_suffix('s').ok_or("a time has a unit")?.parse::<u64>()? * SECOND) };
     match word.split_once('-') {
         Some((whole, less)) => Ok(seconds(whole)? - nanoseconds(less)?),
         None if word.ends_with("ns") => nanoseconds(word),

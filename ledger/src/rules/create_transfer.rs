@@ -12,21 +12,16 @@ use super::imported::{self, Stamp};
 use super::{post_or_void, refuse_if};
 use crate::books::Entry;
 use crate::{
-    Account, AccountFlags, AccountId, Amount, Books, CreateResult, CreateTransferStatus as Status,
-    EventKind, IdState, Slot, TIMESTAMP_MAX, Transfer, TransferFlags, TransferId,
+    Account, AccountFlags, AccountId, Amount, Books, CreateResult, CreateTransferStatus as Status, EventKind, IdState,
+    Slot, TIMESTAMP_MAX, Transfer, TransferFlags, TransferId,
 };
 
-const RESOLVING: TransferFlags =
-    TransferFlags::POST_PENDING_TRANSFER.with(TransferFlags::VOID_PENDING_TRANSFER);
-const BALANCING: TransferFlags =
-    TransferFlags::BALANCING_DEBIT.with(TransferFlags::BALANCING_CREDIT);
+const RESOLVING: TransferFlags = TransferFlags::POST_PENDING_TRANSFER.with(TransferFlags::VOID_PENDING_TRANSFER);
+const BALANCING: TransferFlags = TransferFlags::BALANCING_DEBIT.with(TransferFlags::BALANCING_CREDIT);
 const CLOSING: TransferFlags = TransferFlags::CLOSING_DEBIT.with(TransferFlags::CLOSING_CREDIT);
 
 pub(super) fn create(books: &mut Books, event: &Transfer, stamp: Stamp) -> CreateResult<Status> {
-    let refused = |status| CreateResult {
-        timestamp: stamp.at,
-        status,
-    };
+    let refused = |status| CreateResult { timestamp: stamp.at, status };
     if let Err(status) = check_record(event) {
         return refused(status);
     }
@@ -34,11 +29,7 @@ pub(super) fn create(books: &mut Books, event: &Transfer, stamp: Stamp) -> Creat
         Some(IdState::Event(number)) => {
             let existing = books.transfer_at(number);
             let status = compare(books, event, existing);
-            let timestamp = if status == Status::Exists {
-                existing.timestamp
-            } else {
-                stamp.at
-            };
+            let timestamp = if status == Status::Exists { existing.timestamp } else { stamp.at };
             return CreateResult { timestamp, status };
         }
         Some(IdState::Burnt) => return refused(Status::IdAlreadyFailed),
@@ -50,19 +41,13 @@ pub(super) fn create(books: &mut Books, event: &Transfer, stamp: Stamp) -> Creat
         transfer(books, event, stamp)
     };
     match created {
-        Ok(()) => CreateResult {
-            timestamp: stamp.recorded,
-            status: Status::Created,
-        },
+        Ok(()) => CreateResult { timestamp: stamp.recorded, status: Status::Created },
         Err(status) => refused(status),
     }
 }
 
 fn check_record(event: &Transfer) -> Result<(), Status> {
-    refuse_if!(
-        event.flags.0 & !TransferFlags::ALL.0 != 0,
-        Status::ReservedFlag
-    );
+    refuse_if!(event.flags.0 & !TransferFlags::ALL.0 != 0, Status::ReservedFlag);
     refuse_if!(event.id == TransferId::ZERO, Status::IdMustNotBeZero);
     refuse_if!(event.id == TransferId::MAX, Status::IdMustNotBeIntMax);
     Ok(())
@@ -79,13 +64,8 @@ fn compare(books: &Books, event: &Transfer, existing: &Transfer) -> Status {
         Status::ExistsWithDifferentTimeout
     } else if event.flags.intersects(RESOLVING) {
         let pending = books.find_transfer_id(existing.pending_id);
-        let Some(IdState::Event(pending)) = pending else {
-            panic!("what was posted or voided exists, and is loaded")
-        };
-        compare_fields(
-            &post_or_void::inherit(event, books.transfer_at(pending)),
-            existing,
-        )
+        let Some(IdState::Event(pending)) = pending else { panic!("what was posted or voided exists, and is loaded") };
+        compare_fields(&post_or_void::inherit(event, books.transfer_at(pending)), existing)
     } else {
         compare_fields(event, existing)
     }
@@ -115,50 +95,26 @@ fn compare_fields(event: &Transfer, existing: &Transfer) -> Status {
 
 /// A balancing transfer moves up to its amount; any other one exactly that.
 fn could_have_moved(event: &Transfer, moved: Amount) -> bool {
-    if event.flags.intersects(BALANCING) {
-        event.amount >= moved
-    } else {
-        event.amount == moved
-    }
+    if event.flags.intersects(BALANCING) { event.amount >= moved } else { event.amount == moved }
 }
 
 /// An ordinary or a pending transfer.
 fn transfer(books: &mut Books, event: &Transfer, stamp: Stamp) -> Result<(), Status> {
     check_fields(event)?;
-    let debit_slot = books
-        .slot(event.debit_account_id)
-        .ok_or(Status::DebitAccountNotFound)?;
-    let credit_slot = books
-        .slot(event.credit_account_id)
-        .ok_or(Status::CreditAccountNotFound)?;
+    let debit_slot = books.slot(event.debit_account_id).ok_or(Status::DebitAccountNotFound)?;
+    let credit_slot = books.slot(event.credit_account_id).ok_or(Status::CreditAccountNotFound)?;
     let debit = books.account_at(debit_slot);
     let credit = books.account_at(credit_slot);
-    refuse_if!(
-        debit.ledger != credit.ledger,
-        Status::AccountsMustHaveTheSameLedger
-    );
-    refuse_if!(
-        event.ledger != debit.ledger,
-        Status::TransferMustHaveTheSameLedgerAsAccounts
-    );
+    refuse_if!(debit.ledger != credit.ledger, Status::AccountsMustHaveTheSameLedger);
+    refuse_if!(event.ledger != debit.ledger, Status::TransferMustHaveTheSameLedgerAsAccounts);
     if event.flags.contains(TransferFlags::IMPORTED) {
         imported::check_transfer_order(books, stamp.recorded)?;
         imported::check_transfer_postdates(debit, credit, stamp.recorded)?;
         imported::check_no_timeout(event)?;
     }
-    refuse_if!(
-        debit.flags.contains(AccountFlags::CLOSED),
-        Status::DebitAccountAlreadyClosed
-    );
-    refuse_if!(
-        credit.flags.contains(AccountFlags::CLOSED),
-        Status::CreditAccountAlreadyClosed
-    );
-    let transfer = Transfer {
-        amount: clip(event, debit, credit),
-        timestamp: stamp.recorded,
-        ..*event
-    };
+    refuse_if!(debit.flags.contains(AccountFlags::CLOSED), Status::DebitAccountAlreadyClosed);
+    refuse_if!(credit.flags.contains(AccountFlags::CLOSED), Status::CreditAccountAlreadyClosed);
+    let transfer = Transfer { amount: clip(event, debit, credit), timestamp: stamp.recorded, ..*event };
     let after = add(&transfer, debit, credit)?;
     refuse_if!(expires_too_late(&transfer), Status::OverflowsTimeout);
     check_limits(&after, debit, credit)?;
@@ -167,39 +123,15 @@ fn transfer(books: &mut Books, event: &Transfer, stamp: Stamp) -> Result<(), Sta
 }
 
 fn check_fields(event: &Transfer) -> Result<(), Status> {
-    refuse_if!(
-        event.debit_account_id == AccountId::ZERO,
-        Status::DebitAccountIdMustNotBeZero
-    );
-    refuse_if!(
-        event.debit_account_id == AccountId::MAX,
-        Status::DebitAccountIdMustNotBeIntMax
-    );
-    refuse_if!(
-        event.credit_account_id == AccountId::ZERO,
-        Status::CreditAccountIdMustNotBeZero
-    );
-    refuse_if!(
-        event.credit_account_id == AccountId::MAX,
-        Status::CreditAccountIdMustNotBeIntMax
-    );
-    refuse_if!(
-        event.credit_account_id == event.debit_account_id,
-        Status::AccountsMustBeDifferent
-    );
-    refuse_if!(
-        event.pending_id != TransferId::ZERO,
-        Status::PendingIdMustBeZero
-    );
+    refuse_if!(event.debit_account_id == AccountId::ZERO, Status::DebitAccountIdMustNotBeZero);
+    refuse_if!(event.debit_account_id == AccountId::MAX, Status::DebitAccountIdMustNotBeIntMax);
+    refuse_if!(event.credit_account_id == AccountId::ZERO, Status::CreditAccountIdMustNotBeZero);
+    refuse_if!(event.credit_account_id == AccountId::MAX, Status::CreditAccountIdMustNotBeIntMax);
+    refuse_if!(event.credit_account_id == event.debit_account_id, Status::AccountsMustBeDifferent);
+    refuse_if!(event.pending_id != TransferId::ZERO, Status::PendingIdMustBeZero);
     if !event.flags.contains(TransferFlags::PENDING) {
-        refuse_if!(
-            event.timeout != 0,
-            Status::TimeoutReservedForPendingTransfer
-        );
-        refuse_if!(
-            event.flags.intersects(CLOSING),
-            Status::ClosingTransferMustBePending
-        );
+        refuse_if!(event.timeout != 0, Status::TimeoutReservedForPendingTransfer);
+        refuse_if!(event.flags.intersects(CLOSING), Status::ClosingTransferMustBePending);
     }
     refuse_if!(event.ledger == 0, Status::LedgerMustNotBeZero);
     refuse_if!(event.code == 0, Status::CodeMustNotBeZero);
@@ -210,17 +142,12 @@ fn check_fields(event: &Transfer) -> Result<(), Status> {
 fn clip(event: &Transfer, debit: &Account, credit: &Account) -> Amount {
     let mut amount = event.amount;
     if event.flags.contains(TransferFlags::BALANCING_DEBIT) {
-        let spent = debit
-            .debits_pending
-            .checked_add(debit.debits_posted)
-            .expect("an account's debits fit together");
+        let spent = debit.debits_pending.checked_add(debit.debits_posted).expect("an account's debits fit together");
         amount = amount.min(debit.credits_posted.saturating_sub(spent));
     }
     if event.flags.contains(TransferFlags::BALANCING_CREDIT) {
-        let received = credit
-            .credits_pending
-            .checked_add(credit.credits_posted)
-            .expect("an account's credits fit together");
+        let received =
+            credit.credits_pending.checked_add(credit.credits_posted).expect("an account's credits fit together");
         amount = amount.min(credit.debits_posted.saturating_sub(received));
     }
     amount
@@ -241,104 +168,44 @@ struct After {
 fn add(transfer: &Transfer, debit: &Account, credit: &Account) -> Result<After, Status> {
     let amount = transfer.amount;
     let is_pending = transfer.flags.contains(TransferFlags::PENDING);
-    let debits_pending = debit
-        .debits_pending
-        .checked_add(amount)
-        .ok_or(Status::OverflowsDebitsPending);
-    let credits_pending = credit
-        .credits_pending
-        .checked_add(amount)
-        .ok_or(Status::OverflowsCreditsPending);
+    let debits_pending = debit.debits_pending.checked_add(amount).ok_or(Status::OverflowsDebitsPending);
+    let credits_pending = credit.credits_pending.checked_add(amount).ok_or(Status::OverflowsCreditsPending);
     if is_pending {
         debits_pending?;
         credits_pending?;
     }
-    let debits_posted = debit
-        .debits_posted
-        .checked_add(amount)
-        .ok_or(Status::OverflowsDebitsPosted)?;
-    let credits_posted = credit
-        .credits_posted
-        .checked_add(amount)
-        .ok_or(Status::OverflowsCreditsPosted)?;
+    let debits_posted = debit.debits_posted.checked_add(amount).ok_or(Status::OverflowsDebitsPosted)?;
+    let credits_posted = credit.credits_posted.checked_add(amount).ok_or(Status::OverflowsCreditsPosted)?;
     // Together they must fit as well: then a post never overflows, and a limit is always a plain comparison.
-    let debits = debits_posted
-        .checked_add(debit.debits_pending)
-        .ok_or(Status::OverflowsDebits)?;
-    let credits = credits_posted
-        .checked_add(credit.credits_pending)
-        .ok_or(Status::OverflowsCredits)?;
+    let debits = debits_posted.checked_add(debit.debits_pending).ok_or(Status::OverflowsDebits)?;
+    let credits = credits_posted.checked_add(credit.credits_pending).ok_or(Status::OverflowsCredits)?;
     if is_pending {
         let (debits_pending, credits_pending) = (debits_pending?, credits_pending?);
         let (debits_posted, credits_posted) = (debit.debits_posted, credit.credits_posted);
-        return Ok(After {
-            debits_pending,
-            debits_posted,
-            credits_pending,
-            credits_posted,
-            debits,
-            credits,
-        });
+        return Ok(After { debits_pending, debits_posted, credits_pending, credits_posted, debits, credits });
     }
     let (debits_pending, credits_pending) = (debit.debits_pending, credit.credits_pending);
-    Ok(After {
-        debits_pending,
-        debits_posted,
-        credits_pending,
-        credits_posted,
-        debits,
-        credits,
-    })
+    Ok(After { debits_pending, debits_posted, credits_pending, credits_posted, debits, credits })
 }
 
 fn expires_too_late(transfer: &Transfer) -> bool {
-    transfer
-        .expires_at_if_recorded_at(transfer.timestamp)
-        .is_none_or(|expires_at| expires_at > TIMESTAMP_MAX)
+    transfer.expires_at_if_recorded_at(transfer.timestamp).is_none_or(|expires_at| expires_at > TIMESTAMP_MAX)
 }
 
 fn check_limits(after: &After, debit: &Account, credit: &Account) -> Result<(), Status> {
-    let debits_are_limited = debit
-        .flags
-        .contains(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
-    refuse_if!(
-        debits_are_limited && after.debits > debit.credits_posted,
-        Status::ExceedsCredits
-    );
-    let credits_are_limited = credit
-        .flags
-        .contains(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS);
-    refuse_if!(
-        credits_are_limited && after.credits > credit.debits_posted,
-        Status::ExceedsDebits
-    );
+    let debits_are_limited = debit.flags.contains(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
+    refuse_if!(debits_are_limited && after.debits > debit.credits_posted, Status::ExceedsCredits);
+    let credits_are_limited = credit.flags.contains(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS);
+    refuse_if!(credits_are_limited && after.credits > credit.debits_posted, Status::ExceedsDebits);
     Ok(())
 }
 
-fn write_down(
-    books: &mut Books,
-    transfer: Transfer,
-    after: After,
-    stamp: Stamp,
-    debit: Slot,
-    credit: Slot,
-) {
+fn write_down(books: &mut Books, transfer: Transfer, after: After, stamp: Stamp, debit: Slot, credit: Slot) {
     let is_pending = transfer.flags.contains(TransferFlags::PENDING);
-    let kind = if is_pending {
-        EventKind::Pending
-    } else {
-        EventKind::SinglePhase
-    };
+    let kind = if is_pending { EventKind::Pending } else { EventKind::SinglePhase };
     let closes_debit = transfer.flags.contains(TransferFlags::CLOSING_DEBIT);
     let closes_credit = transfer.flags.contains(TransferFlags::CLOSING_CREDIT);
-    let entry = Entry {
-        timestamp: stamp.at,
-        kind,
-        transfer,
-        pending: None,
-        debit,
-        credit,
-    };
+    let entry = Entry { timestamp: stamp.at, kind, transfer, pending: None, debit, credit };
     books.record(
         entry,
         |account| {

@@ -11,19 +11,9 @@ use crate::{Amount, Books, EventKind, EventNumber};
 /// `number` is due; the event happens at log time `at`.
 pub(crate) fn expire(books: &mut Books, number: EventNumber, at: u64) {
     let pending = *books.transfer_at(number);
-    let debit = books
-        .slot(pending.debit_account_id)
-        .expect("a pending transfer's accounts exist");
-    let credit = books
-        .slot(pending.credit_account_id)
-        .expect("a pending transfer's accounts exist");
-    let entry = Entry {
-        timestamp: at,
-        kind: EventKind::Expired,
-        transfer: pending,
-        pending: Some(number),
-        debit,
-        credit,
-    };
+    let debit = books.slot(pending.debit_account_id).expect("a pending transfer's accounts exist");
+    let credit = books.slot(pending.credit_account_id).expect("a pending transfer's accounts exist");
+    let entry =
+        Entry { timestamp: at, kind: EventKind::Expired, transfer: pending, pending: Some(number), debit, credit };
     post_or_void::resolve(books, entry, &pending, Amount::ZERO);
 }

@@ -21,12 +21,7 @@ pub(crate) struct Stamp {
 }
 
 /// The stamp of `event`, which happens at log time `at` in a request at `time`.
-pub(super) fn stamp<E: Event>(
-    event: &E,
-    request_is_imported: bool,
-    time: u64,
-    at: u64,
-) -> Result<Stamp, E::Status> {
+pub(super) fn stamp<E: Event>(event: &E, request_is_imported: bool, time: u64, at: u64) -> Result<Stamp, E::Status> {
     if !event.is_imported() {
         refuse_if!(request_is_imported, E::IMPORTED_EVENT_EXPECTED);
         refuse_if!(event.timestamp() != 0, E::TIMESTAMP_MUST_BE_ZERO);
@@ -34,38 +29,21 @@ pub(super) fn stamp<E: Event>(
     }
     let given = event.timestamp();
     refuse_if!(!request_is_imported, E::IMPORTED_EVENT_NOT_EXPECTED);
-    refuse_if!(
-        given == 0 || given > TIMESTAMP_MAX,
-        E::IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE
-    );
+    refuse_if!(given == 0 || given > TIMESTAMP_MAX, E::IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE);
     // The request's time, not the event's: what is imported has happened before anyone asked.
     refuse_if!(given >= time, E::IMPORTED_EVENT_TIMESTAMP_MUST_NOT_ADVANCE);
-    Ok(Stamp {
-        at,
-        recorded: given,
-    })
+    Ok(Stamp { at, recorded: given })
 }
 
 pub(super) fn check_account_order(books: &Books, recorded: u64) -> Result<(), CreateAccountStatus> {
-    let regresses =
-        recorded <= books.last_account_timestamp() || books.has_transfer_with_timestamp(recorded);
-    refuse_if!(
-        regresses,
-        CreateAccountStatus::ImportedEventTimestampMustNotRegress
-    );
+    let regresses = recorded <= books.last_account_timestamp() || books.has_transfer_with_timestamp(recorded);
+    refuse_if!(regresses, CreateAccountStatus::ImportedEventTimestampMustNotRegress);
     Ok(())
 }
 
-pub(super) fn check_transfer_order(
-    books: &Books,
-    recorded: u64,
-) -> Result<(), CreateTransferStatus> {
-    let regresses =
-        recorded <= books.last_transfer_timestamp() || books.has_account_with_timestamp(recorded);
-    refuse_if!(
-        regresses,
-        CreateTransferStatus::ImportedEventTimestampMustNotRegress
-    );
+pub(super) fn check_transfer_order(books: &Books, recorded: u64) -> Result<(), CreateTransferStatus> {
+    let regresses = recorded <= books.last_transfer_timestamp() || books.has_account_with_timestamp(recorded);
+    refuse_if!(regresses, CreateTransferStatus::ImportedEventTimestampMustNotRegress);
     Ok(())
 }
 
@@ -74,22 +52,13 @@ pub(super) fn check_transfer_postdates(
     credit: &Account,
     recorded: u64,
 ) -> Result<(), CreateTransferStatus> {
-    refuse_if!(
-        recorded <= debit.timestamp,
-        CreateTransferStatus::ImportedEventTimestampMustPostdateDebitAccount
-    );
-    refuse_if!(
-        recorded <= credit.timestamp,
-        CreateTransferStatus::ImportedEventTimestampMustPostdateCreditAccount
-    );
+    refuse_if!(recorded <= debit.timestamp, CreateTransferStatus::ImportedEventTimestampMustPostdateDebitAccount);
+    refuse_if!(recorded <= credit.timestamp, CreateTransferStatus::ImportedEventTimestampMustPostdateCreditAccount);
     Ok(())
 }
 
 /// Nobody could say when, on which clock, a transfer of the past expires.
 pub(super) fn check_no_timeout(event: &Transfer) -> Result<(), CreateTransferStatus> {
-    refuse_if!(
-        event.timeout != 0,
-        CreateTransferStatus::ImportedEventTimeoutMustBeZero
-    );
+    refuse_if!(event.timeout != 0, CreateTransferStatus::ImportedEventTimeoutMustBeZero);
     Ok(())
 }

@@ -14,8 +14,7 @@ use super::imported::{self, Stamp};
 use super::{create_account, create_transfer};
 use crate::books::{Savepoint, event_time};
 use crate::{
-    Account, AccountFlags, Books, CreateAccountStatus, CreateResult, CreateTransferStatus,
-    Transfer, TransferFlags,
+    Account, AccountFlags, Books, CreateAccountStatus, CreateResult, CreateTransferStatus, Transfer, TransferFlags,
 };
 
 /// An event of a request, account or transfer: what chains and imports need to know of it.
@@ -51,44 +50,25 @@ struct Chain {
 }
 
 /// Runs the events of one request at `time`, and adds one result for each.
-pub(crate) fn run<E: Event>(
-    books: &mut Books,
-    time: u64,
-    events: &[E],
-    results: &mut Vec<CreateResult<E::Status>>,
-) {
+pub(crate) fn run<E: Event>(books: &mut Books, time: u64, events: &[E], results: &mut Vec<CreateResult<E::Status>>) {
     let Some(first) = events.first() else { return };
     let mut chain: Option<Chain> = None;
     for (index, event) in events.iter().enumerate() {
         let is_last = index + 1 == events.len();
         let at = event_time(time, events.len(), index);
         if event.is_linked() && chain.is_none() {
-            chain = Some(Chain {
-                first: results.len(),
-                savepoint: Some(books.open_chain()),
-            });
+            chain = Some(Chain { first: results.len(), savepoint: Some(books.open_chain()) });
         }
-        let has_failed = chain
-            .as_ref()
-            .is_some_and(|chain| chain.savepoint.is_none());
+        let has_failed = chain.as_ref().is_some_and(|chain| chain.savepoint.is_none());
 
         let result = if event.is_linked() && is_last {
-            CreateResult {
-                timestamp: at,
-                status: E::LINKED_EVENT_CHAIN_OPEN,
-            }
+            CreateResult { timestamp: at, status: E::LINKED_EVENT_CHAIN_OPEN }
         } else if has_failed {
-            CreateResult {
-                timestamp: at,
-                status: E::LINKED_EVENT_FAILED,
-            }
+            CreateResult { timestamp: at, status: E::LINKED_EVENT_FAILED }
         } else {
             match imported::stamp(event, first.is_imported(), time, at) {
                 Ok(stamp) => event.create(books, stamp),
-                Err(status) => CreateResult {
-                    timestamp: at,
-                    status,
-                },
+                Err(status) => CreateResult { timestamp: at, status },
             }
         };
         results.push(result);
@@ -108,12 +88,7 @@ pub(crate) fn run<E: Event>(
 
 impl Chain {
     /// The last of `results` is that of the event at `at`, which failed. Those before it in the chain fail with it.
-    fn fail<E: Event>(
-        &mut self,
-        books: &mut Books,
-        at: u64,
-        results: &mut [CreateResult<E::Status>],
-    ) {
+    fn fail<E: Event>(&mut self, books: &mut Books, at: u64, results: &mut [CreateResult<E::Status>]) {
         let Some(savepoint) = self.savepoint.take() else {
             return;
         };
@@ -121,10 +96,7 @@ impl Chain {
         let failed = results.len() - 1;
         let before = results[self.first..failed].iter_mut().rev();
         for (result, timestamp) in before.zip((0..at).rev()) {
-            *result = CreateResult {
-                timestamp,
-                status: E::LINKED_EVENT_FAILED,
-            };
+            *result = CreateResult { timestamp, status: E::LINKED_EVENT_FAILED };
         }
     }
 }
@@ -139,10 +111,8 @@ macro_rules! chain_statuses {
         const IMPORTED_EVENT_EXPECTED: $status = $status::ImportedEventExpected;
         const IMPORTED_EVENT_NOT_EXPECTED: $status = $status::ImportedEventNotExpected;
         const TIMESTAMP_MUST_BE_ZERO: $status = $status::TimestampMustBeZero;
-        const IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE: $status =
-            $status::ImportedEventTimestampOutOfRange;
-        const IMPORTED_EVENT_TIMESTAMP_MUST_NOT_ADVANCE: $status =
-            $status::ImportedEventTimestampMustNotAdvance;
+        const IMPORTED_EVENT_TIMESTAMP_OUT_OF_RANGE: $status = $status::ImportedEventTimestampOutOfRange;
+        const IMPORTED_EVENT_TIMESTAMP_MUST_NOT_ADVANCE: $status = $status::ImportedEventTimestampMustNotAdvance;
     };
 }
 
