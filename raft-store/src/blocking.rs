@@ -14,8 +14,9 @@ use std::{
     collections::VecDeque,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    process, thread,
+    process,
     sync::{Arc, Condvar, Mutex},
+    thread,
 };
 
 use futures_util::future::BoxFuture;

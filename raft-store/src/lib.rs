@@ -2,11 +2,18 @@
 //!
 //! Not here: the rules of money (`ledger`), connections between replicas (`node`), what lies in the bytes (`proto`).
 
-pub mod type_config;
-pub mod rt;
-pub mod vfs;
 pub mod blocking;
 pub mod error;
+pub mod identity;
+pub mod log;
+pub mod log_store;
+pub mod rt;
+pub mod testing;
+pub mod type_config;
+pub mod vfs;
 
 pub use error::{Fatal, StoreError};
+pub use identity::{DataFolder, Identity};
+pub use log::{LogConfig, LogSetup, LogStats};
+pub use log_store::LogStore;
 pub use type_config::{Applied, Command, Entry, LeaderId, LogId, TypeConfig, Vote};

@@ -114,7 +114,9 @@ mod tests {
         round_trip(EntryPayload::Blank);
         round_trip(EntryPayload::Normal(Command(Bytes::from_static(b"body"))));
         let nodes: BTreeMap<u64, NodeInfo> = (1..=4)
-            .map(|id| (id, NodeInfo { peer_address: format!("h{id}:1"), incarnation: [id as u8; 16], ..NodeInfo::default() }))
+            .map(|id| {
+                (id, NodeInfo { peer_address: format!("h{id}:1"), incarnation: [id as u8; 16], ..NodeInfo::default() })
+            })
             .collect();
         let configs = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3, 4])];
         round_trip(EntryPayload::Membership(openraft::Membership::new(configs, nodes).unwrap()));

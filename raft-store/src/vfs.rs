@@ -115,9 +115,10 @@ pub fn create_dir_durable(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !vfs.exists(path)).collect();
     vfs.create_dir_all(dir)?;
-    missing.into_iter().filter_map(Path::parent).try_for_each(|parent| {
-        vfs.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
-    })
+    missing
+        .into_iter()
+        .filter_map(Path::parent)
+        .try_for_each(|parent| vfs.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }))
 }
 
 /// The real file system.
@@ -132,8 +133,7 @@ impl Vfs for StdVfs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut paths =
-            fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         paths.sort();
         Ok(paths)
     }

@@ -1,0 +1,395 @@
+//! From files to memory, at start-up: what is kept, what is cut, what is refused.
+//!
+//!     …06.log             07.log                                      08.log
+//!     [head][..][..]      [head][entry][entry][hole][entry]  zeros    (no head: was about to be made)
+//!                                             ^ cut here, if no record found behind it says that this was durable
+//!
+//! A crash may keep any part of what was not synced, so a hole followed by whole records is an honest torn tail: nothing
+//! from the hole on was acknowledged. But each record says how far the stream was durable when it was written. If a record
+//! anywhere behind the hole says that the hole was, then acknowledged data is gone, and this replica must not go on.
+//!
+//! Laws
+//! * What was acknowledged is recovered or recovery fails; it never goes on without it.
+//! * What was cut never comes back: the records behind a hole are overwritten before anything new is written there.
+//! * What is recovered is durable before anyone builds on it.
+//! * Cost is bounded by the log that was not purged.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    Log, LogSetup, State,
+    cache::Cache,
+    index::{Index, Slot},
+    record::{ALIGNMENT, Bad, Body, Found, HEADER_BYTES, Head, Header, Kind, Stamp, parse, parse_header, record_bytes},
+    segment::{self, Name, Segment, Spares},
+    writer::{Disk, Queue},
+};
+use crate::{
+    blocking::Blocking,
+    error::{Fatal, StoreError},
+    type_config::{LogId, Vote},
+    vfs::{OpenMode, Vfs, create_dir_durable, read_file},
+};
+
+/// Blocks on a disk.
+pub(super) fn open(
+    setup: LogSetup,
+    vfs: Arc<dyn Vfs>,
+    blocking: Arc<dyn Blocking>,
+    fatal: Fatal,
+) -> Result<Arc<Log>, StoreError> {
+    let LogSetup { dir, group, config, must_exist } = setup;
+    let folder = Folder { vfs: &*vfs, dir: &dir, group };
+    create_dir_durable(&*vfs, &dir).map_err(|error| StoreError::io("make the log's folder", &dir, error))?;
+    let listing = folder.list()?;
+    let recovered = match folder.recover(&listing, must_exist)? {
+        Some(recovered) => recovered,
+        None => folder.begin(config.segment_bytes)?,
+    };
+    folder.remove(&listing, &recovered.segments)?;
+
+    let last = recovered.segments.last().expect("there is a segment to write to");
+    let queue = Queue::new(last, recovered.end);
+    let disk = Disk::new(last.clone(), recovered.end);
+    let (ready, spare_number) = folder.adopt_spares(&listing, config.spares_max)?;
+    let Replay { vote, committed, index } = recovered.replay;
+    let keep_from = index.first_position().unwrap_or(recovered.end);
+    let state = State { vote, committed, index, cache: Cache::default(), segments: recovered.segments, queue };
+    let log = Arc::new(Log {
+        group,
+        config,
+        vfs: vfs.clone(),
+        blocking,
+        fatal,
+        state: Mutex::new(state),
+        disk: Mutex::new(disk),
+        spares: Mutex::new(Spares::new(ready, spare_number)),
+        dir,
+    });
+    log.reclaim(keep_from);
+    log.replenish();
+    Ok(log)
+}
+
+/// What the stream says, record by record.
+#[derive(Default)]
+struct Replay {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    index: Index,
+}
+
+struct Recovered {
+    segments: Vec<Arc<Segment>>,
+    replay: Replay,
+    /// The position that the next record gets.
+    end: u64,
+}
+
+struct Listing {
+    /// Sequence numbers, ascending.
+    segments: Vec<u64>,
+    spares: Vec<(u64, PathBuf)>,
+}
+
+struct Folder<'a> {
+    vfs: &'a dyn Vfs,
+    dir: &'a Path,
+    group: u32,
+}
+
+/// A segment's file, read whole.
+struct Image {
+    sequence: u64,
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Its start, as its head says; none if it has no valid head.
+    head: Option<u64>,
+}
+
+impl Image {
+    /// The position of its first byte.
+    fn start(&self) -> u64 {
+        self.head.expect("a segment without a head is dropped or refused before it is used")
+    }
+}
+
+/// What lies behind the first bad record of a segment.
+struct Beyond {
+    /// How far a record there says that the stream was durable.
+    durable: u64,
+    /// The offset behind the last such record.
+    end: u64,
+}
+
+impl Folder<'_> {
+    fn list(&self) -> Result<Listing, StoreError> {
+        let paths = self.vfs.list(self.dir).map_err(|error| StoreError::io("list", self.dir, error))?;
+        let mut listing = Listing { segments: Vec::new(), spares: Vec::new() };
+        for path in paths {
+            match Name::of(&path) {
+                Name::Segment(sequence) => listing.segments.push(sequence),
+                Name::Spare(number) => listing.spares.push((number, path)),
+                Name::Unknown => tracing::warn!(path = %path.display(), "a stranger in the log's folder is left alone"),
+            }
+        }
+        listing.segments.sort_unstable();
+        Ok(listing)
+    }
+
+    /// None if there has never been anything here.
+    fn recover(&self, listing: &Listing, must_exist: bool) -> Result<Option<Recovered>, StoreError> {
+        let mut images = self.read_newest_run(&listing.segments)?;
+        self.drop_unborn(&mut images, must_exist)?;
+        if images.is_empty() {
+            return match must_exist {
+                true => Err(StoreError::damaged(self.dir, 0, "this node's log is gone: there is no segment")),
+                false => Ok(None),
+            };
+        }
+        let mut replay = Replay::default();
+        let mut end = 0;
+        for (place, image) in images.iter().enumerate() {
+            end = self.replay(image, images.get(place + 1), place == 0, &mut replay)?;
+        }
+        self.check_beginning(&images[0], &replay.index)?;
+        self.finish_tail(images.last().expect("not empty"), end)?;
+        let segments = images.into_iter().map(|image| self.open(image)).collect::<Result<_, _>>()?;
+        Ok(Some(Recovered { segments, replay, end }))
+    }
+
+    /// The segments that follow one another up to the newest. An older one before a gap was purged, its removal not durable;
+    /// if it was needed, `check_beginning` notices.
+    fn read_newest_run(&self, sequences: &[u64]) -> Result<Vec<Image>, StoreError> {
+        let run = sequences.chunk_by(|older, newer| older + 1 == *newer).next_back().unwrap_or_default();
+        run.iter().map(|sequence| self.read(*sequence)).collect()
+    }
+
+    fn read(&self, sequence: u64) -> Result<Image, StoreError> {
+        let path = segment::segment_path(self.dir, sequence);
+        let bytes = read_file(self.vfs, &path).map_err(|error| StoreError::io("read", &path, error))?;
+        let head = claimed_position(&bytes)
+            .and_then(|start| parse(&bytes, sequence, start, self.group).ok())
+            .filter(|found| found.header.kind == Kind::Head);
+        if let Some(Err(version)) = head.as_ref().map(|found| Head::parse(found.body())) {
+            let reason =
+                format!("log format {version} is not known to this version; run the one that wrote it, or a newer one");
+            return Err(StoreError::Refused { path, reason });
+        }
+        let head = head.map(|found| found.header.position);
+        Ok(Image { sequence, path, bytes, head })
+    }
+
+    /// A crash may leave the newest segment without a head: its name was made, its first write was not yet synced. Any other
+    /// segment was synced whole before the next one was made.
+    fn drop_unborn(&self, images: &mut Vec<Image>, must_exist: bool) -> Result<(), StoreError> {
+        let Some(place) = images.iter().position(|image| image.head.is_none()) else { return Ok(()) };
+        let (older, unborn) = images.split_at(place);
+        let beyond = self.look_beyond(&unborn[0], 0);
+        let durable_before = match older.last() {
+            Some(before) => before.start() + self.scan_end(before),
+            None => 0,
+        };
+        let may_begin = place > 0 || (unborn[0].sequence == 1 && !must_exist);
+        if unborn.len() > 1 || !may_begin || beyond.durable > durable_before {
+            return Err(StoreError::damaged(&unborn[0].path, 0, "the segment's head is not readable"));
+        }
+        let unborn = images.pop().expect("just seen");
+        tracing::info!(path = %unborn.path.display(), "a log segment that was never synced is dropped");
+        let removed = self.vfs.remove_file(&unborn.path).and_then(|()| self.vfs.sync_dir(self.dir));
+        removed.map_err(|error| StoreError::io("drop an unfinished log segment", &unborn.path, error))
+    }
+
+    /// The offset of the first bad record.
+    fn scan_end(&self, image: &Image) -> u64 {
+        let mut offset = 0;
+        while let Ok(found) = self.parse(image, offset) {
+            offset = found.header.end() - image.start();
+        }
+        offset
+    }
+
+    fn parse<'a>(&self, image: &'a Image, offset: u64) -> Result<Found<'a>, Bad> {
+        let bytes = image.bytes.get(offset as usize..).unwrap_or_default();
+        parse(bytes, image.sequence, image.start() + offset, self.group)
+    }
+
+    /// Replays one segment; returns the position where it ends. All but the newest must reach the `next` one's start.
+    fn replay(
+        &self,
+        image: &Image,
+        next: Option<&Image>,
+        is_first: bool,
+        replay: &mut Replay,
+    ) -> Result<u64, StoreError> {
+        let mut offset = 0;
+        let damaged = |offset, reason| Err(StoreError::damaged(&image.path, offset, reason));
+        loop {
+            let position = image.start() + offset;
+            if next.is_some_and(|next| next.start() == position) {
+                return Ok(position);
+            }
+            let bad = match self.parse(image, offset) {
+                Ok(found) => {
+                    if let Err(reason) = replay.take(&found, is_first && offset == 0) {
+                        return damaged(offset, reason);
+                    }
+                    offset = found.header.end() - image.start();
+                    continue;
+                }
+                Err(bad) => bad,
+            };
+            return match next {
+                Some(next) => damaged(offset, format!("{bad}; segment {} proves that it was durable", next.sequence)),
+                None if self.look_beyond(image, offset).durable > position => {
+                    damaged(offset, format!("{bad}; later records prove that it was durable"))
+                }
+                None => Ok(position),
+            };
+        }
+    }
+
+    /// Whole headers of this segment's own records behind `offset`, where no record is.
+    fn look_beyond(&self, image: &Image, offset: u64) -> Beyond {
+        let mut beyond = Beyond { durable: 0, end: offset };
+        let mut offset = offset as usize;
+        while offset + HEADER_BYTES <= image.bytes.len() {
+            let bytes = &image.bytes[offset..];
+            let position = claimed_position(bytes).unwrap_or(u64::MAX);
+            let in_place = image.head.is_none_or(|start| start + offset as u64 == position);
+            match parse_header(bytes, image.sequence, position, self.group) {
+                Ok(header) if in_place => {
+                    beyond.durable = beyond.durable.max(header.durable);
+                    beyond.end = beyond.end.max(offset as u64 + record_bytes(header.body_bytes as usize));
+                    // A whole record's body is not searched: what a client wrote there is not ours.
+                    let whole = parse(bytes, image.sequence, position, self.group).is_ok();
+                    offset +=
+                        if whole { record_bytes(header.body_bytes as usize) as usize } else { ALIGNMENT as usize };
+                }
+                _ => offset += ALIGNMENT as usize,
+            }
+        }
+        beyond
+    }
+
+    /// All entries that were not purged must be here.
+    fn check_beginning(&self, first: &Image, index: &Index) -> Result<(), StoreError> {
+        let needed = index.purged().map_or(0, |purged| purged.index + 1);
+        if first.sequence == 1 || index.first() <= needed {
+            return Ok(());
+        }
+        let missing = segment::segment_path(self.dir, first.sequence - 1);
+        let reason = format!("the segment is missing, and with it the entries {needed} to {}", index.first() - 1);
+        Err(StoreError::damaged(missing, 0, reason))
+    }
+
+    /// Overwrites what lies behind the cut, and makes all before it durable.
+    fn finish_tail(&self, newest: &Image, end: u64) -> Result<(), StoreError> {
+        let start = newest.start();
+        let finish = || {
+            let file = self.vfs.open(&newest.path, OpenMode::Write)?;
+            let beyond = self.look_beyond(newest, end - start);
+            let stale = beyond.end.min(newest.bytes.len() as u64).saturating_sub(end - start);
+            if stale > 0 {
+                tracing::info!(path = %newest.path.display(), offset = end - start, stale, "cut a torn tail: it was never acknowledged");
+                file.write_all_at(&vec![0; stale as usize], end - start)?;
+            }
+            file.sync_data()?;
+            self.vfs.sync_dir(self.dir)
+        };
+        finish().map_err(|error| StoreError::io("finish the log's tail", &newest.path, error))
+    }
+
+    fn open(&self, image: Image) -> Result<Arc<Segment>, StoreError> {
+        let file = self.vfs.open(&image.path, OpenMode::Write);
+        let file = file.map_err(|error| StoreError::io("open", &image.path, error))?;
+        let start = image.start();
+        Ok(Arc::new(Segment { sequence: image.sequence, start, path: image.path, file }))
+    }
+
+    /// The very first segment, durable when this returns.
+    fn begin(&self, segment_bytes: u64) -> Result<Recovered, StoreError> {
+        let segment = segment::create(self.vfs, self.dir, None, 1, 0, segment_bytes)?;
+        let payload = Head { vote: None, purged: None, next: None }.encode();
+        let body = Body { header: None, payload };
+        let header = Header {
+            segment: 1,
+            position: 0,
+            durable: 0,
+            group: self.group,
+            kind: Kind::Head,
+            body_bytes: body.len() as u32,
+            body_checksum: body.checksum(),
+            stamp: Stamp::NONE,
+            committed: Stamp::NONE,
+        };
+        let written = segment.file.write_all_at(&[&header.encode()[..], &body.payload].concat(), 0);
+        written.map_err(|error| StoreError::io("write", &segment.path, error))?;
+        segment.sync()?;
+        Ok(Recovered { segments: vec![Arc::new(segment)], replay: Replay::default(), end: header.end() })
+    }
+
+    /// Segments that were purged long ago, but whose removal was not durable.
+    fn remove(&self, listing: &Listing, kept: &[Arc<Segment>]) -> Result<(), StoreError> {
+        let oldest = kept.first().map_or(0, |segment| segment.sequence);
+        let stale: Vec<_> = listing.segments.iter().filter(|sequence| **sequence < oldest).collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let remove = || {
+            stale.iter().try_for_each(|sequence| self.vfs.remove_file(&segment::segment_path(self.dir, **sequence)))?;
+            self.vfs.sync_dir(self.dir)
+        };
+        remove().map_err(|error| StoreError::io("remove purged log segments", self.dir, error))
+    }
+
+    /// The spares to go on with, and the highest number among them.
+    fn adopt_spares(&self, listing: &Listing, spares_max: usize) -> Result<(Vec<PathBuf>, u64), StoreError> {
+        let number = listing.spares.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        let mut paths: Vec<_> = listing.spares.iter().map(|(_, path)| path.clone()).collect();
+        for path in paths.drain(spares_max.min(paths.len())..) {
+            self.vfs.remove_file(&path).map_err(|error| StoreError::io("remove a spare", &path, error))?;
+        }
+        Ok((paths, number))
+    }
+}
+
+impl Replay {
+    /// `Err` with what contradicts the records before.
+    fn take(&mut self, found: &Found<'_>, is_first: bool) -> Result<(), String> {
+        let Header { kind, stamp, position, body_bytes, committed, .. } = found.header;
+        self.committed = committed.log_id().or(self.committed);
+        match kind {
+            Kind::Head => return self.take_head(found.body(), is_first),
+            Kind::Entry => {
+                let id = stamp.log_id().ok_or("an entry without a log id")?;
+                self.index.check_next(id)?;
+                self.index.append(id, Slot { position, body_bytes });
+            }
+            Kind::Vote => self.vote = stamp.vote(),
+            Kind::Truncate => self.index.truncate_after(stamp.log_id().map(|id| id.index)),
+            Kind::Purge => self.index.purge(stamp.log_id().ok_or("a purge without a log id")?),
+            Kind::Mark => {}
+        }
+        Ok(())
+    }
+
+    fn take_head(&mut self, body: &[u8], is_first: bool) -> Result<(), String> {
+        let head = Head::parse(body).expect("its version was checked when the segment was read");
+        if is_first {
+            self.vote = head.vote;
+            self.index = Index::new(head.next, head.purged);
+            return Ok(());
+        }
+        let here = Head { vote: self.vote, purged: self.index.purged(), next: self.index.next() };
+        (head == here).then_some(()).ok_or_else(|| format!("the head says {head:?}, the records before it {here:?}"))
+    }
+}
+
+/// The position that a header at the beginning of `bytes` claims, unchecked.
+fn claimed_position(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(16..24)?.try_into().expect("eight bytes")))
+}

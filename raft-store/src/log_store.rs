@@ -1,0 +1,153 @@
+//! openraft's log contract over `log/`.
+//!
+//! Cheap to clone: the raft core, each replication stream and the applier hold the same log.
+//!
+//! Laws
+//! * `append` returns when the entries can be read; its callback fires when they are durable, in order.
+//! * `save_vote` returns when the vote is durable. Truncating and purging return at once: they are in the stream before
+//!   anything that could contradict them.
+//! * Reading never holds up writing.
+//!
+//! Not here: bytes on disk (`log/`), what an entry does (`state_machine.rs`).
+
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds, RangeInclusive},
+    sync::Arc,
+};
+
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use openraft::{
+    OptionalSend, RaftLogReader, RaftTypeConfig,
+    storage::{IOFlushed, LogState, RaftLogStorage},
+    type_config::TypeConfigExt,
+};
+
+use crate::{
+    blocking::Blocking,
+    error::{Fatal, StoreError},
+    log::{Log, LogSetup, LogStats},
+    type_config::{Entry, LogId, TypeConfig, Vote},
+    vfs::Vfs,
+};
+
+#[derive(Clone)]
+pub struct LogStore(Arc<Log>);
+
+impl LogStore {
+    /// Reads what is there, cuts what was never acknowledged, refuses what is damaged. Blocks on a disk.
+    pub async fn open(
+        setup: LogSetup,
+        vfs: Arc<dyn Vfs>,
+        blocking: Arc<dyn Blocking>,
+        fatal: Fatal,
+    ) -> Result<Self, StoreError> {
+        Ok(Self(Log::open(setup, vfs, blocking, fatal).await?))
+    }
+
+    pub fn stats(&self) -> LogStats {
+        LogStats(self.0.clone())
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+        let selection = self.0.select(start, end, bytes_max)?;
+        self.0.read(selection).await
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (start, end) = bounds(&range);
+        self.read(start, end, u64::MAX).await
+    }
+
+    /// A message to a follower: capped by bytes, because openraft itself counts entries, and one may be a megabyte.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, self.0.config.append_bytes_max).await
+    }
+
+    /// Reads ahead one message's worth at a time, so that replaying a long log does not hold it in memory.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        stream::try_unfold((self.clone(), start), move |(log, start)| async move {
+            let entries = log.read(start, end, log.0.config.append_bytes_max).await?;
+            let next = entries.last().map(|last| last.log_id.index + 1);
+            Ok::<_, io::Error>(next.map(|next| (stream::iter(entries).map(Ok), (log, next))))
+        })
+        .try_flatten()
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.0.state().vote)
+    }
+
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
+        Ok(self.0.state().index.key_log_ids(range.start().index, range.end().index))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.0.state();
+        Ok(LogState { last_purged_log_id: state.index.purged(), last_log_id: state.index.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    /// Blocks on a disk.
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, durable) = TypeConfig::oneshot();
+        self.0.save_vote(*vote, IOFlushed::signal(done))?;
+        durable.await.map_err(|_| io::Error::other("the log was closed before the vote was durable"))?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.0.save_committed(committed)
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.0.state().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = <TypeConfig as RaftTypeConfig>::Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.0.append(entries.into_iter(), callback)
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.0.truncate_after(last_log_id)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.0.purge(log_id)
+    }
+}
+
+/// From the first index on, up to and without the second.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}

@@ -1,0 +1,32 @@
+//! What tests of a store stand on: a disk that crashes where it is told to, and lanes that work when they are told to.
+//!
+//! Public, because the state's tests and the simulator's use it too. Nothing in the product does.
+
+mod crash_vfs;
+mod stepped;
+
+pub use crash_vfs::{CrashVfs, Survival};
+pub use stepped::Stepped;
+
+/// SplitMix64: a small generator for choices in tests, the same everywhere from the same seed.
+#[derive(Debug, Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.roll() % end.max(1)
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
