@@ -430,7 +430,10 @@ impl ReplyView {
 
 fn read_exception(bytes: &[u8; EXCEPTION_BYTES]) -> Exception {
     let mut bytes = &bytes[..];
-    Exception { index: bytes.get_u32_le(), answer: Answer { status: bytes.get_u32_le(), timestamp: bytes.get_u64_le() } }
+    Exception {
+        index: bytes.get_u32_le(),
+        answer: Answer { status: bytes.get_u32_le(), timestamp: bytes.get_u64_le() },
+    }
 }
 
 // --- reading, shared with `entry`
@@ -593,7 +596,10 @@ mod tests {
     #[test]
     fn a_plainly_created_event_costs_a_reply_no_bytes() {
         let mut builder = RepliesBuilder::new();
-        builder.push(1_000, (993..=1_000u64).collect::<Vec<_>>().into_iter().map(|timestamp| Answer { status: CREATED, timestamp }));
+        builder.push(
+            1_000,
+            (993..=1_000u64).collect::<Vec<_>>().into_iter().map(|timestamp| Answer { status: CREATED, timestamp }),
+        );
         assert_eq!(builder.finish().len(), 16);
     }
 
@@ -618,7 +624,8 @@ mod tests {
 
     #[test]
     fn requests_follow_each_other_a_nanosecond_per_event() {
-        let batch = Batch::parse(body(&[(Operation::CreateTransfers, 3), (Operation::CreateTransfers, 1)], 100)).unwrap();
+        let batch =
+            Batch::parse(body(&[(Operation::CreateTransfers, 3), (Operation::CreateTransfers, 1)], 100)).unwrap();
         let times = |last| batch.stamped(last).map(|(time, _)| time).collect::<Vec<_>>();
         assert_eq!(times(50), [102, 103], "the first event happens at the stamped time");
         assert_eq!(times(99), [102, 103]);
@@ -659,7 +666,8 @@ mod tests {
     #[test]
     fn exceptions_out_of_order_or_out_of_the_request_are_refused() {
         let exception = |index: u32| [index.to_le_bytes(), [1, 0, 0, 0], [9, 0, 0, 0], [0; 4]].concat();
-        let view = |indexes: &[u32]| ReplyView::new(100, 4, indexes.iter().flat_map(|index| exception(*index)).collect());
+        let view =
+            |indexes: &[u32]| ReplyView::new(100, 4, indexes.iter().flat_map(|index| exception(*index)).collect());
         assert!(view(&[0, 1, 3]).is_ok());
         for indexes in [&[4][..], &[1, 1], &[2, 1]] {
             assert_eq!(view(indexes).unwrap_err().field, "exceptions");

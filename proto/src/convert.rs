@@ -33,8 +33,8 @@ pub use read::{
 pub use record::{account_from_wire, account_to_wire, transfer_from_wire, transfer_to_wire};
 pub use reply::{
     ChangeEvent, CreateStatus, accounts, accounts_reply, answer, applied, applied_at, balances, balances_reply,
-    change_events, change_events_reply, create_accounts_reply, create_transfers_reply, results, results_of,
-    transfers, transfers_reply, view_of_applied,
+    change_events, change_events_reply, create_accounts_reply, create_transfers_reply, results, results_of, transfers,
+    transfers_reply, view_of_applied,
 };
 pub use request::{
     accounts_to_wire, pack_accounts, pack_transfers, record_ids, submitted, transfers_to_wire, unpack_accounts,

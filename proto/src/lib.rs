@@ -38,9 +38,7 @@ pub mod cluster {
 }
 
 /// Descriptors of what the client door serves, for gRPC reflection: `jangbu.v1.Ledger` and `cluster.v1.Operator`.
-pub const CLIENT_DOOR_DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/client_door.bin"));
+pub const CLIENT_DOOR_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client_door.bin"));
 
 /// Descriptors of what the peer door serves, for gRPC reflection: `cluster.v1.Peer`.
-pub const PEER_DOOR_DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/peer_door.bin"));
+pub const PEER_DOOR_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/peer_door.bin"));

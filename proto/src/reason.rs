@@ -116,10 +116,8 @@ pub fn malformed(malformed: &Malformed) -> Status {
 
 /// RESOURCE_EXHAUSTED, with the delay in RetryInfo.
 pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Status {
-    let retry_delay = prost_types::Duration {
-        seconds: retry_after.as_secs() as i64,
-        nanos: retry_after.subsec_nanos() as i32,
-    };
+    let retry_delay =
+        prost_types::Duration { seconds: retry_after.as_secs() as i64, nanos: retry_after.subsec_nanos() as i32 };
     let retry_info = pb::RetryInfo { retry_delay: Some(retry_delay) };
     let details = vec![error_info(OVERLOADED, BTreeMap::new()), any(RETRY_INFO, &retry_info)];
     compose(Code::ResourceExhausted, message.into(), details)
@@ -259,7 +257,8 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_names_its_ids_within_a_bound() {
-        let status = outcome_unknown("the leader is gone", (1..=8_189).map(|id| u128::MAX - id).collect::<Vec<_>>().into_iter());
+        let status =
+            outcome_unknown("the leader is gone", (1..=8_189).map(|id| u128::MAX - id).collect::<Vec<_>>().into_iter());
         let info = status.get_details_error_info().expect("others read it too");
         assert_eq!(info.reason, OUTCOME_UNKNOWN);
         assert_eq!(info.domain, DOMAIN);

@@ -136,11 +136,8 @@ pub fn query_filter_to_wire(filter: &QueryFilter) -> v1::QueryFilter {
 
 pub fn change_events_filter(filter: Option<&v1::ChangeEventsFilter>) -> Result<ChangeEventsFilter, Malformed> {
     let wire = present(filter)?;
-    let filter = ChangeEventsFilter {
-        timestamp_min: wire.timestamp_min,
-        timestamp_max: wire.timestamp_max,
-        limit: wire.limit,
-    };
+    let filter =
+        ChangeEventsFilter { timestamp_min: wire.timestamp_min, timestamp_max: wire.timestamp_max, limit: wire.limit };
     filter.validate().map_err(in_filter)?;
     Ok(filter)
 }

@@ -96,11 +96,7 @@ pub fn transfers_reply(read_at: v1::ReadAt, transfers: &[Transfer], scanned_to: 
     }
 }
 
-pub fn balances_reply(
-    read_at: v1::ReadAt,
-    balances: &[AccountBalance],
-    scanned_to: u64,
-) -> v1::AccountBalancesReply {
+pub fn balances_reply(read_at: v1::ReadAt, balances: &[AccountBalance], scanned_to: u64) -> v1::AccountBalancesReply {
     v1::AccountBalancesReply {
         read_at: Some(read_at),
         balances: balances.iter().map(balance_to_wire).collect(),
@@ -184,11 +180,7 @@ pub fn change_events(wire: &[v1::ChangeEvent]) -> Result<Vec<ChangeEvent>, Malfo
     read_list("events", wire, read_change_event)
 }
 
-fn read_list<W, T>(
-    list: &str,
-    wire: &[W],
-    read: impl Fn(&W) -> Result<T, Malformed>,
-) -> Result<Vec<T>, Malformed> {
+fn read_list<W, T>(list: &str, wire: &[W], read: impl Fn(&W) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
     let read = |(index, item)| read(item).map_err(|refusal| refusal.within(&format!("{list}[{index}]")));
     wire.iter().enumerate().map(read).collect()
 }
@@ -219,11 +211,7 @@ fn read_change_event(wire: &v1::ChangeEvent) -> Result<ChangeEvent, Malformed> {
     })
 }
 
-fn read_part<W, T>(
-    field: &str,
-    wire: &Option<W>,
-    read: impl Fn(&W) -> Result<T, Malformed>,
-) -> Result<T, Malformed> {
+fn read_part<W, T>(field: &str, wire: &Option<W>, read: impl Fn(&W) -> Result<T, Malformed>) -> Result<T, Malformed> {
     let wire = wire.as_ref().ok_or_else(|| Malformed::new(field, "is missing"))?;
     read(wire).map_err(|refusal| refusal.within(field))
 }

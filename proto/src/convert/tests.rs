@@ -361,7 +361,10 @@ fn a_submitted_request_that_makes_no_sense_is_refused() {
 fn a_node_that_is_not_whole_is_refused() {
     let node = v1_node();
     assert_eq!(refused(node_from_wire(None)), "node");
-    assert_eq!(refused(node_from_wire(Some(&crate::cluster::v1::NodeInfo { node_id: 0, ..node.clone() }))), "node.node_id");
+    assert_eq!(
+        refused(node_from_wire(Some(&crate::cluster::v1::NodeInfo { node_id: 0, ..node.clone() }))),
+        "node.node_id"
+    );
     let short = crate::cluster::v1::NodeInfo { incarnation: vec![0; 15].into(), ..node };
     assert_eq!(refused(node_from_wire(Some(&short))), "node.incarnation");
 }

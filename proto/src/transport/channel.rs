@@ -23,11 +23,7 @@ use crate::Malformed;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// A channel to `address` (host:port) that connects lazily. Refused if that is no address.
-pub fn channel(
-    transport: Arc<dyn Transport>,
-    address: &str,
-    settings: &Http2Settings,
-) -> Result<Channel, Malformed> {
+pub fn channel(transport: Arc<dyn Transport>, address: &str, settings: &Http2Settings) -> Result<Channel, Malformed> {
     let pacer = Pacer::new(settings);
     let connect_timeout = settings.connect_timeout;
     let to = address.to_owned();

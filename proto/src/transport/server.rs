@@ -23,7 +23,10 @@ use tonic::transport::{
     Server,
     server::{Connected, Router},
 };
-use tower::{Layer, Service, layer::util::{Identity, Stack}};
+use tower::{
+    Layer, Service,
+    layer::util::{Identity, Stack},
+};
 
 use super::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, Listener, STREAM_WINDOW_BYTES,
