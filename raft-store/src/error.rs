@@ -19,6 +19,14 @@ pub enum StoreError {
     #[error("damaged data in {} at byte {offset}: {reason}. This replica must not vote or answer with it. {advice}", path.display())]
     Damaged { path: PathBuf, offset: u64, reason: String, advice: &'static str },
 
+    /// The same of the state, whose values have names rather than places in a file.
+    #[error("damaged state: {0}. This replica must not answer with it. {REPLACE_ADVICE}")]
+    DamagedState(String),
+
+    /// The state's engine said no.
+    #[error("{doing} {}: {reason}", path.display())]
+    Engine { doing: &'static str, path: PathBuf, reason: String },
+
     /// The folder belongs to someone else, to another version, or is in use.
     #[error("{}: {reason}", path.display())]
     Refused { path: PathBuf, reason: String },

@@ -17,3 +17,9 @@ pub use identity::{DataFolder, Identity};
 pub use log::{LogConfig, LogSetup, LogStats};
 pub use log_store::LogStore;
 pub use type_config::{Applied, Command, Entry, LeaderId, LogId, TypeConfig, Vote};
+
+pub mod codec;
+pub mod engine;
+pub mod journal;
+pub mod runs;
+pub mod schema;

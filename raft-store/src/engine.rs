@@ -1,0 +1,119 @@
+//! The seam of the state: an ordered store of bytes in five families.
+//!
+//! Two real things stand behind it: RocksDB ([`rocks`]), and memory ([`memory`]) for simulations, where a crash must be able to lose what
+//! was not flushed. One suite of tests runs on both (`tests/engine_contract.rs`).
+//!
+//! Laws
+//! * A batch is written whole or not at all, and becomes durable whole or not at all: a crash leaves the state after some prefix of the batches.
+//! * What was written before a [`Engine::flush`] that succeeded is durable. Nothing else promises to be.
+//! * One thread writes at a time (the Flush lane). Any number read.
+//!
+//! Not here: what keys and values mean (`schema.rs`), checksums (`codec.rs`), and the decision when to flush (`flush.rs`).
+
+pub mod memory;
+pub mod rocks;
+
+use crate::error::StoreError;
+use crate::schema::Family;
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A key and its value.
+pub type Row = (Vec<u8>, Bytes);
+
+pub trait Engine: Send + Sync + 'static {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// The row with the greatest key that is not after `key`.
+    fn at_or_before(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError>;
+
+    /// The row with the smallest key that is not before `key`.
+    fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError>;
+
+    /// Shows the rows from `from` up to, not including, `to`, in ascending order. An error of the visitor ends the scan.
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Makes durable all that was written. Blocks on the disk.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// Lays a consistent copy of all that was written, synced, into the new folder `dir`. Cheap: files that never change are linked.
+    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
+
+    /// Reads everything and compares it with the engine's own checksums.
+    fn scrub(&self) -> Result<(), StoreError>;
+
+    /// Bytes of memory and disk in use, for the metrics.
+    fn usage(&self) -> Usage;
+}
+
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+/// Opens the state in a folder; the simulator's factory keeps its images over a crash.
+pub trait EngineFactory: Send + Sync + 'static {
+    /// Opens the state in `dir`, making an empty one where there is none.
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError>;
+
+    /// Forgets the state in `dir`, which is no longer open. The folder's files are the caller's to remove.
+    fn forget(&self, dir: &Path);
+}
+
+/// Changes that become visible, and durable, together. Later ones win.
+#[derive(Default)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+    value_bytes: usize,
+}
+
+pub enum Change {
+    Put { family: Family, key: Box<[u8]>, value: Vec<u8> },
+    Delete { family: Family, key: Box<[u8]> },
+    /// Deletes from `from` up to, not including, `to`.
+    DeleteRange { family: Family, from: Box<[u8]>, to: Box<[u8]> },
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    pub fn put(&mut self, family: Family, key: &[u8], value: Vec<u8>) {
+        self.value_bytes += value.len();
+        self.changes.push(Change::Put { family, key: key.into(), value });
+    }
+
+    /// Puts a payload under its seal.
+    pub fn put_sealed(&mut self, family: Family, key: &[u8], payload: Vec<u8>) {
+        self.put(family, key, crate::codec::seal(family, key, payload));
+    }
+
+    pub fn delete(&mut self, family: Family, key: &[u8]) {
+        self.changes.push(Change::Delete { family, key: key.into() });
+    }
+
+    pub fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) {
+        self.changes.push(Change::DeleteRange { family, from: from.into(), to: to.into() });
+    }
+
+    /// Of all values that it puts.
+    pub fn value_bytes(&self) -> usize {
+        self.value_bytes
+    }
+}
+
+/// Reads a sealed value.
+pub fn get_sealed(engine: &dyn Engine, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let Some(value) = engine.get(family, key)? else {
+        return Ok(None);
+    };
+    let length = crate::codec::unseal(family, key, &value)?.len();
+    Ok(Some(value.slice(..length)))
+}

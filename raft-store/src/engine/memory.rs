@@ -1,0 +1,245 @@
+//! The state in memory, with two images: what was flushed, and what lies over it.
+//!
+//! A crash is a drop: the factory keeps only the durable images. A checkpoint is one file, written through the disk seam, so that a simulated disk can lose
+//! or tear it as it would any other.
+//!
+//! Not here: speed. A flush moves rows from one tree to another, which is right for the thousands of rows of a simulation.
+
+use super::{Batch, Change, Engine, EngineFactory, Row, Usage, Visit};
+use crate::error::StoreError;
+use crate::schema::Family;
+use crate::vfs::{Vfs, create_dir_durable, read_file, replace_file};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The one file of a checkpoint.
+const IMAGE_FILE: &str = "state.image";
+
+type Rows = BTreeMap<(Family, Vec<u8>), Bytes>;
+/// `None`: deleted since the last flush.
+type Overlay = BTreeMap<(Family, Vec<u8>), Option<Bytes>>;
+
+/// Keeps the durable image of every folder, over any number of crashes of the nodes that use it.
+pub struct MemoryEngines {
+    vfs: Arc<dyn Vfs>,
+    images: Mutex<BTreeMap<PathBuf, Arc<RwLock<Rows>>>>,
+}
+
+impl MemoryEngines {
+    pub fn new(vfs: Arc<dyn Vfs>) -> MemoryEngines {
+        MemoryEngines { vfs, images: Mutex::default() }
+    }
+
+    fn images(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<RwLock<Rows>>>> {
+        self.images.lock().expect("no holder of this lock panics: it only moves pointers")
+    }
+}
+
+impl EngineFactory for MemoryEngines {
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        let known = self.images().get(dir).cloned();
+        let durable = match known {
+            Some(image) => image,
+            None => {
+                let image = Arc::new(RwLock::new(read_image(self.vfs.as_ref(), dir)?));
+                self.images().insert(dir.to_owned(), image.clone());
+                image
+            }
+        };
+        Ok(Arc::new(MemoryEngine { vfs: self.vfs.clone(), images: RwLock::new(Images { durable, overlay: Overlay::new() }) }))
+    }
+
+    fn forget(&self, dir: &Path) {
+        self.images().remove(dir);
+    }
+}
+
+pub struct MemoryEngine {
+    vfs: Arc<dyn Vfs>,
+    images: RwLock<Images>,
+}
+
+struct Images {
+    durable: Arc<RwLock<Rows>>,
+    overlay: Overlay,
+}
+
+const POISONED: &str = "no holder of this lock panics: it only moves rows";
+
+impl Images {
+    fn get(&self, key: &(Family, Vec<u8>)) -> Option<Bytes> {
+        match self.overlay.get(key) {
+            Some(change) => change.clone(),
+            None => self.durable.read().expect(POISONED).get(key).cloned(),
+        }
+    }
+
+    /// The nearest row from `key` on, itself included, that isn't deleted: first of both images' candidates.
+    fn nearest(&self, family: Family, key: &[u8], forward: bool) -> Option<Row> {
+        let durable = self.durable.read().expect(POISONED);
+        let mut bound = Bound::Included((family, key.to_vec()));
+        loop {
+            let (flushed, changed) = if forward {
+                let range = (bound.clone(), Bound::Unbounded);
+                (durable.range(range.clone()).next(), self.overlay.range(range).next())
+            } else {
+                let range = (Bound::Unbounded, bound.clone());
+                (durable.range(range.clone()).next_back(), self.overlay.range(range).next_back())
+            };
+            let overlay_first = match (flushed, changed) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some((flushed, _)), Some((changed, _))) if forward => changed <= flushed,
+                (Some((flushed, _)), Some((changed, _))) => changed >= flushed,
+            };
+            let (at, value) = if overlay_first {
+                changed.map(|(at, value)| (at, value.clone()))?
+            } else {
+                flushed.map(|(at, value)| (at, Some(value.clone())))?
+            };
+            if at.0 != family {
+                return None;
+            }
+            match value {
+                Some(value) => return Some((at.1.clone(), value)),
+                None => bound = Bound::Excluded(at.clone()),
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put { family, key, value } => {
+                self.overlay.insert((family, key.into_vec()), Some(value.into()));
+            }
+            Change::Delete { family, key } => {
+                self.overlay.insert((family, key.into_vec()), None);
+            }
+            Change::DeleteRange { family, from, to } => {
+                let range = (family, from.into_vec())..(family, to.into_vec());
+                let durable = self.durable.read().expect(POISONED);
+                let doomed: Vec<_> = durable.range(range.clone()).map(|(key, _)| key.clone()).collect();
+                let fresh: Vec<_> = self.overlay.range(range).map(|(key, _)| key.clone()).collect();
+                self.overlay.extend(doomed.into_iter().chain(fresh).map(|key| (key, None)));
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut durable = self.durable.write().expect(POISONED);
+        for (key, change) in std::mem::take(&mut self.overlay) {
+            match change {
+                Some(value) => durable.insert(key, value),
+                None => durable.remove(&key),
+            };
+        }
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.images.read().expect(POISONED).get(&(family, key.to_vec())))
+    }
+
+    fn at_or_before(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        Ok(self.images.read().expect(POISONED).nearest(family, key, false))
+    }
+
+    fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        Ok(self.images.read().expect(POISONED).nearest(family, key, true))
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut key = from.to_vec();
+        while let Some((found, value)) = self.at_or_after(family, &key)? {
+            if found.as_slice() >= to {
+                break;
+            }
+            visit(&found, &value)?;
+            key = found;
+            key.push(0);
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut images = self.images.write().expect(POISONED);
+        for change in batch.changes {
+            images.apply(change);
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.images.write().expect(POISONED).flush();
+        Ok(())
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        let rows = {
+            let mut images = self.images.write().expect(POISONED);
+            images.flush();
+            images.durable.read().expect(POISONED).clone()
+        };
+        let path = dir.join(IMAGE_FILE);
+        create_dir_durable(self.vfs.as_ref(), dir)
+            .and_then(|()| replace_file(self.vfs.as_ref(), &path, &encode_image(&rows)))
+            .map_err(|error| StoreError::io("writing a checkpoint", &path, error))
+    }
+
+    fn scrub(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn usage(&self) -> Usage {
+        let images = self.images.read().expect(POISONED);
+        let flushed: usize = images.durable.read().expect(POISONED).values().map(Bytes::len).sum();
+        let fresh: usize = images.overlay.values().flatten().map(Bytes::len).sum();
+        Usage { memory_bytes: (flushed + fresh) as u64, disk_bytes: 0 }
+    }
+}
+
+/// family u8, key length u32, value length u32, key, value; at the end the xxh3-64 of all.
+fn encode_image(rows: &Rows) -> Vec<u8> {
+    let mut out = Vec::new();
+    for ((family, key), value) in rows {
+        out.push(*family as u8);
+        out.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        out.extend_from_slice(key);
+        out.extend_from_slice(value);
+    }
+    let checksum = xxh3_64(&out);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+/// The image that a checkpoint left in `dir`; no rows where there is none.
+fn read_image(vfs: &dyn Vfs, dir: &Path) -> Result<Rows, StoreError> {
+    let path = dir.join(IMAGE_FILE);
+    if !vfs.exists(&path) {
+        return Ok(Rows::new());
+    }
+    let bytes = read_file(vfs, &path).map_err(|error| StoreError::io("reading", &path, error))?;
+    decode_image(&bytes).ok_or_else(|| StoreError::damaged(&path, 0, "the image doesn't match its checksum"))
+}
+
+fn decode_image(bytes: &[u8]) -> Option<Rows> {
+    let (covered, checksum) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+    if xxh3_64(covered).to_le_bytes() != checksum {
+        return None;
+    }
+    let mut rows = Rows::new();
+    let mut take = crate::codec::Take::new(covered);
+    while !take.is_empty() {
+        let family = Family::from_u8(take.u8()?)?;
+        let (key_bytes, value_bytes) = (take.u32()? as usize, take.u32()? as usize);
+        let key = take.bytes(key_bytes)?.to_vec();
+        rows.insert((family, key), Bytes::copy_from_slice(take.bytes(value_bytes)?));
+    }
+    Some(rows)
+}

@@ -1,0 +1,208 @@
+//! The state on RocksDB, without its write-ahead log: the Raft log is the one that counts.
+//!
+//! Every option here either keeps the law of [`super::Engine`] (atomic flush, no flush on the way out), bounds memory, or keeps RocksDB from doing work
+//! that this layout doesn't need: rows arrive few, large and in ascending order, from one thread.
+//!
+//! Not here: what is written (`flush.rs`), and when.
+
+use super::{Batch, Change, Engine, EngineFactory, Row, Usage, Visit};
+use crate::error::StoreError;
+use crate::schema::Family;
+use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Far above what one flush writes (about 30 MiB per 256 k events), so that RocksDB never flushes on its own account.
+const WRITE_BUFFER_BYTES: usize = 1 << 30;
+
+/// Compaction moves whole files of the ascending families; this is how much it moves, or drops, at a time.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// Small enough that reading one page of 3 KiB reads little else.
+const BLOCK_BYTES: usize = 4 << 10;
+
+/// Bounds the memory that open tables take, at the price of opening some again.
+const OPEN_FILES_MAX: i32 = 512;
+
+/// Two threads: one may move files while the other flushes.
+const BACKGROUND_JOBS: i32 = 2;
+
+/// Keeps the kernel from gathering dirty pages for one long stall.
+const BYTES_PER_SYNC: u64 = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct RocksEngines {
+    /// Blocks read from disk, tables' indexes included. Shared by all that this factory opens.
+    cache: Cache,
+}
+
+impl RocksEngines {
+    pub fn new(cache_bytes: usize) -> RocksEngines {
+        RocksEngines { cache: Cache::new_lru_cache(cache_bytes) }
+    }
+}
+
+impl std::fmt::Debug for RocksEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RocksEngine({})", self.dir.display())
+    }
+}
+
+impl EngineFactory for RocksEngines {
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &self.cache)));
+        let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(|error| failed("opening the state", dir, error))?;
+        Ok(Arc::new(RocksEngine { db, dir: dir.to_owned() }))
+    }
+
+    fn forget(&self, _dir: &Path) {}
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // All families become durable together: without a write-ahead log it is the only promise RocksDB makes about several of them.
+    options.set_atomic_flush(true);
+    // A node that is dropped must be like one that crashed: nothing becomes durable that our own flush didn't ask for.
+    options.set_avoid_flush_during_shutdown(true);
+    options.set_paranoid_checks(true);
+    options.set_force_consistency_checks(true);
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_background_jobs(BACKGROUND_JOBS);
+    options.set_bytes_per_sync(BYTES_PER_SYNC);
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 << 20);
+    options
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_block_size(BLOCK_BYTES);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_target_file_size_base(FILE_BYTES);
+    options.set_max_bytes_for_level_base(4 * FILE_BYTES);
+    options.set_compression_type(match family {
+        // Records of 128 bytes with many zeros, rewritten whole: a third of the bytes.
+        Family::Accounts => DBCompressionType::Lz4,
+        // Packed already.
+        Family::Meta | Family::Journal | Family::Runs | Family::Rows => DBCompressionType::None,
+    });
+    options
+}
+
+pub struct RocksEngine {
+    db: DB,
+    dir: PathBuf,
+}
+
+impl RocksEngine {
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family was made when the database was opened")
+    }
+
+    fn failed(&self, doing: &'static str, error: rocksdb::Error) -> StoreError {
+        failed(doing, &self.dir, error)
+    }
+
+    /// The row under the iterator, if it stands on one.
+    fn row(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Row>, StoreError> {
+        match iterator.item() {
+            Some((key, value)) => Ok(Some((key.to_vec(), Bytes::copy_from_slice(value)))),
+            None => iterator.status().map(|()| None).map_err(|error| self.failed("reading", error)),
+        }
+    }
+}
+
+fn failed(doing: &'static str, dir: &Path, error: rocksdb::Error) -> StoreError {
+    StoreError::Engine { doing, path: dir.to_owned(), reason: error.into_string() }
+}
+
+impl Engine for RocksEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.db.get_pinned_cf(self.family(family), key).map_err(|error| self.failed("reading", error))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn at_or_before(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(family));
+        iterator.seek_for_prev(key);
+        self.row(&iterator)
+    }
+
+    fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(family));
+        iterator.seek(key);
+        self.row(&iterator)
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to.to_vec());
+        options.fill_cache(false);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
+        iterator.seek(from);
+        while let Some((key, value)) = iterator.item() {
+            visit(key, value)?;
+            iterator.next();
+        }
+        iterator.status().map_err(|error| self.failed("reading", error))
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut rows = WriteBatch::default();
+        for change in batch.changes {
+            match change {
+                Change::Put { family, key, value } => rows.put_cf(self.family(family), key, value),
+                Change::Delete { family, key } => rows.delete_cf(self.family(family), key),
+                Change::DeleteRange { family, from, to } => rows.delete_range_cf(self.family(family), from, to),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(&rows, &options).map_err(|error| self.failed("writing", error))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let families = Family::ALL.map(|family| self.family(family));
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families.each_ref(), &options).map_err(|error| self.failed("flushing", error))
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        // The flush that this includes is atomic over the families, and with it the copy.
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(|error| failed("making a checkpoint in", dir, error))
+    }
+
+    fn scrub(&self) -> Result<(), StoreError> {
+        self.db.verify_checksum().map_err(|error| self.failed("verifying checksums in", error))
+    }
+
+    fn usage(&self) -> Usage {
+        let sum = |property: &str| -> u64 {
+            Family::ALL.iter().filter_map(|family| self.db.property_int_value_cf(self.family(*family), property).ok().flatten()).sum()
+        };
+        Usage {
+            memory_bytes: sum("rocksdb.cur-size-all-mem-tables") + sum("rocksdb.estimate-table-readers-mem"),
+            disk_bytes: sum("rocksdb.total-sst-files-size"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Merging: four runs of a level become one of the next, in bounded steps behind the flushes.
+//!
+//!     level 0   ■ ■ ■ ■   ->   level 1   ■■■■ …   four of those   ->   level 2 …
+//!
+//! Each level has at most one merge at work. After a flush of n pairs every merge moves on by [`PACE`] x n pairs, twice what would just do: before the next four runs of its level
+//! have come, it is done. So a level has at most seven runs, and a flush is followed by a known amount of work, however long the history.
+//!
+//! Laws
+//! * A merge in progress exists only as pages that the catalogue doesn't name: a crash leaves rubbish, never half a run.
+//! * What a merge replaced is deleted only when nobody can read it any more, by a batch that comes after the one that took it out of the catalogue.
+//! * The pairs that come out are those that went in.
+//!
+//! Not here: when a step is taken (`flush.rs`).
+
+use super::{Catalogue, Cursor, Pair, Run, RunInfo, RunKind, RunWriter, pair};
+use crate::engine::{Batch, Engine};
+use crate::error::StoreError;
+use crate::schema::{self, CATALOGUE, Family};
+use std::sync::{Arc, Weak};
+
+/// Fewer: more merging. More: more runs to ask.
+const RUNS_PER_MERGE: usize = 4;
+
+/// Runs of this level stay as they are. 4^7 flushes of 256 k events are 4 billion events: from there on the number of runs grows by one per billion.
+const LEVEL_MAX: u8 = 6;
+
+const PACE: u64 = 2;
+
+/// The least that a step moves, so that merges of small flushes end.
+const STEP_PAIRS_MIN: u64 = 4_096;
+
+/// Bounds the memory of a step: pages are written out in between.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// The merges in progress, and what awaits its deletion.
+#[derive(Default)]
+pub struct Merges {
+    active: Vec<Merge>,
+    retired: Vec<(u64, Weak<()>)>,
+}
+
+impl Merges {
+    /// Deletes what was replaced before and isn't read any more.
+    pub fn delete_retired(&mut self, batch: &mut Batch) {
+        self.retired.retain(|(run, readers)| {
+            let in_use = readers.strong_count() > 0;
+            if !in_use {
+                batch.delete_range(Family::Runs, &schema::run_key(*run, schema::RunPart::Page, 0, 0), &schema::run_end(*run));
+            }
+            in_use
+        });
+    }
+
+    /// Begins the merges that are due and moves all of them on. `flushed`: pairs of each kind in the flush before.
+    pub fn step(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, flushed: [u64; 3]) -> Result<(), StoreError> {
+        for kind in RunKind::ALL {
+            for level in 0..LEVEL_MAX {
+                self.begin_if_due(engine, catalogue, kind, level)?;
+            }
+        }
+        let mut index = 0;
+        while index < self.active.len() {
+            let budget = (flushed[self.active[index].kind as usize] * PACE).max(STEP_PAIRS_MIN);
+            if self.active[index].advance(engine, budget)? {
+                let done = self.active.swap_remove(index);
+                self.finish(engine, catalogue, done)?;
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_if_due(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, kind: RunKind, level: u8) -> Result<(), StoreError> {
+        if self.active.iter().any(|merge| merge.kind == kind && merge.level == level) {
+            return Ok(());
+        }
+        let inputs: Vec<RunInfo> = catalogue.of(kind).iter().map(|run| run.info.clone()).filter(|info| info.level == level).take(RUNS_PER_MERGE).collect();
+        if inputs.len() == RUNS_PER_MERGE {
+            let id = catalogue.draw_run_id();
+            self.active.push(Merge::begin(engine, id, inputs)?);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, done: Merge) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        let expected: u64 = done.inputs.iter().map(|info| info.pairs).sum();
+        let merged = done.writer.finish(&mut batch).expect("runs are never empty, nor is what they merge into");
+        assert_eq!(merged.info.pairs, expected, "a merge neither loses nor adds a pair");
+        for run in replace(catalogue.of_mut(done.kind), &done.inputs, merged) {
+            self.retired.push((run.info.id, run.readers()));
+        }
+        batch.put_sealed(Family::Meta, CATALOGUE, catalogue.encode());
+        engine.write(batch)
+    }
+}
+
+/// Puts the merged run where its inputs were, and gives those back.
+fn replace(runs: &mut Vec<Arc<Run>>, inputs: &[RunInfo], merged: Arc<Run>) -> Vec<Arc<Run>> {
+    let at = runs.iter().position(|run| run.info.id == inputs[0].id).expect("only its own merge takes a run out");
+    runs.splice(at..at + inputs.len(), [merged]).collect()
+}
+
+struct Merge {
+    kind: RunKind,
+    level: u8,
+    inputs: Vec<RunInfo>,
+    heads: Vec<Head>,
+    writer: RunWriter,
+}
+
+struct Head {
+    next: Option<Pair>,
+    cursor: Cursor,
+}
+
+impl Merge {
+    fn begin(engine: &dyn Engine, id: u64, inputs: Vec<RunInfo>) -> Result<Merge, StoreError> {
+        let (kind, level) = (inputs[0].kind, inputs[0].level);
+        let least = inputs.iter().map(|info| info.ids.0).min().expect("a merge has inputs");
+        let greatest = inputs.iter().map(|info| info.ids.1).max().expect("a merge has inputs");
+        let heads = inputs
+            .iter()
+            .map(|info| {
+                let mut cursor = Cursor::new(info.clone(), pair(0, 0), pair(u64::MAX, u64::MAX));
+                Ok(Head { next: cursor.next(engine)?, cursor })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Merge { kind, level, inputs, heads, writer: RunWriter::new(id, kind, level + 1, (least, greatest)) })
+    }
+
+    /// Moves up to `budget` pairs; `true` when none is left.
+    fn advance(&mut self, engine: &dyn Engine, budget: u64) -> Result<bool, StoreError> {
+        let mut batch = Batch::new();
+        for _ in 0..budget {
+            let Some(least) = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.next) else {
+                engine.write(batch)?;
+                return Ok(true);
+            };
+            let moved = least.next.take().expect("only heads with a pair were considered");
+            least.next = least.cursor.next(engine)?;
+            self.writer.push(moved, &mut batch);
+            if batch.value_bytes() > BATCH_BYTES_MAX {
+                engine.write(std::mem::take(&mut batch))?;
+            }
+        }
+        engine.write(batch)?;
+        Ok(false)
+    }
+}
