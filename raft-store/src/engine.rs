@@ -62,6 +62,9 @@ pub trait EngineFactory: Send + Sync + 'static {
     /// Opens the state in `dir`, making an empty one where there is none.
     fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError>;
 
+    /// Opens a checkpoint without changing anything in it.
+    fn open_read_only(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError>;
+
     /// Forgets the state in `dir`, which is no longer open. The folder's files are the caller's to remove.
     fn forget(&self, dir: &Path);
 }
@@ -74,10 +77,21 @@ pub struct Batch {
 }
 
 pub enum Change {
-    Put { family: Family, key: Box<[u8]>, value: Vec<u8> },
-    Delete { family: Family, key: Box<[u8]> },
+    Put {
+        family: Family,
+        key: Box<[u8]>,
+        value: Vec<u8>,
+    },
+    Delete {
+        family: Family,
+        key: Box<[u8]>,
+    },
     /// Deletes from `from` up to, not including, `to`.
-    DeleteRange { family: Family, from: Box<[u8]>, to: Box<[u8]> },
+    DeleteRange {
+        family: Family,
+        from: Box<[u8]>,
+        to: Box<[u8]>,
+    },
 }
 
 impl Batch {

@@ -13,10 +13,11 @@
 
 use crate::codec::{Put, Take};
 use crate::schema::EVENTS_PER_PAGE;
-use jangbu_ledger::{
-    AccountFlags, AccountId, Amount, Balances, Event, EventKind, EventNumber, Side, Slot, Transfer, TransferFlags, TransferId,
-};
 use bytes::Bytes;
+use jangbu_ledger::{
+    AccountFlags, AccountId, Amount, Balances, Event, EventKind, EventNumber, Side, Slot, Transfer, TransferFlags,
+    TransferId,
+};
 
 /// The page of an event, and its place there.
 pub fn place(number: EventNumber) -> (u64, usize) {

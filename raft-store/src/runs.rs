@@ -156,7 +156,9 @@ impl Run {
             return true;
         }
         match &self.filters {
-            Filters::Resident(partitions) => !partition_of(partitions, key).is_some_and(|filter| filter.may_contain(key)),
+            Filters::Resident(partitions) => {
+                !partition_of(partitions, key).is_some_and(|filter| filter.may_contain(key))
+            }
             Filters::None | Filters::OnDisk => false,
         }
     }
@@ -336,7 +338,10 @@ enum CursorState {
     /// No page was read yet.
     Start,
     /// `page[next]` comes next (ascending) or `page[next - 1]` (descending).
-    Within { page_first: Pair, next: usize },
+    Within {
+        page_first: Pair,
+        next: usize,
+    },
     End,
 }
 
@@ -365,7 +370,9 @@ impl Cursor {
                         self.state = CursorState::Within { page_first, next: next + 1 };
                         return Ok(Some(pair));
                     }
-                    None if self.page.last().is_none_or(|last| *last >= self.info.last.min(self.to)) => self.state = CursorState::End,
+                    None if self.page.last().is_none_or(|last| *last >= self.info.last.min(self.to)) => {
+                        self.state = CursorState::End
+                    }
                     None => {
                         let mut wanted = self.page_key(page_first).to_vec();
                         wanted.push(0);
@@ -418,14 +425,19 @@ impl Cursor {
     }
 
     /// Unpacks a page and stands where `place` says. A page that should be there and isn't is damage, not an end.
-    fn enter(&mut self, row: Option<crate::engine::Row>, place: impl FnOnce(&[Pair]) -> usize) -> Result<(), StoreError> {
+    fn enter(
+        &mut self,
+        row: Option<crate::engine::Row>,
+        place: impl FnOnce(&[Pair]) -> usize,
+    ) -> Result<(), StoreError> {
         let Some((key, value)) = row.filter(|(key, _)| schema::is_run_part(key, self.info.id, RunPart::Page)) else {
             return Err(StoreError::DamagedState(format!("a page of run {} is missing", self.info.id)));
         };
         let number = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("keys of runs have 25 bytes"));
         let page_first = pair(number(9), number(17));
         let payload = codec::unseal(Family::Runs, &key, &value)?;
-        self.page = decode_page(page_first.key, payload).ok_or_else(|| codec::corrupt(Family::Runs, &key, "is no page of a run"))?;
+        self.page = decode_page(page_first.key, payload)
+            .ok_or_else(|| codec::corrupt(Family::Runs, &key, "is no page of a run"))?;
         self.state = CursorState::Within { page_first, next: place(&self.page) };
         Ok(())
     }
@@ -499,7 +511,12 @@ impl Catalogue {
     }
 
     /// Opens the runs of a catalogue as it was decoded. The newest filters get the memory.
-    pub fn open(engine: &dyn Engine, next_run: u64, infos: Vec<RunInfo>, mut budget_bytes: usize) -> Result<Catalogue, StoreError> {
+    pub fn open(
+        engine: &dyn Engine,
+        next_run: u64,
+        infos: Vec<RunInfo>,
+        mut budget_bytes: usize,
+    ) -> Result<Catalogue, StoreError> {
         let mut catalogue = Catalogue { next_run, runs: Default::default() };
         for info in infos.into_iter().rev() {
             let kind = info.kind;

@@ -10,7 +10,7 @@
 //! | `runs`     | run u64, 0 u8, key u64, value u64 (first pair) | up to 512 sorted pairs                                       |
 //! | `runs`     | run u64, 1 u8, key u64 (first key), 0 u64      | the filter of up to 32,768 pairs                             |
 //! | `rows`     | `e`, expires_at u64, event number u64          | (empty) an open pending transfer that expires                |
-//! | `rows`     | `b`, transfer id u128                          | (empty) an id that is burnt                                  |
+//! | `rows`     | `b`, transfer id u128                          | applied log index u64 of its flush: an id that is burnt      |
 //!
 //! Laws
 //! * Keys of `journal` and `runs` only ever ascend, and a value there is written once: compaction moves files, it doesn't rewrite them.

@@ -50,7 +50,18 @@ impl EngineFactory for MemoryEngines {
                 image
             }
         };
-        Ok(Arc::new(MemoryEngine { vfs: self.vfs.clone(), images: RwLock::new(Images { durable, overlay: Overlay::new() }) }))
+        Ok(Arc::new(MemoryEngine {
+            vfs: self.vfs.clone(),
+            images: RwLock::new(Images { durable, overlay: Overlay::new() }),
+        }))
+    }
+
+    fn open_read_only(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        let durable = Arc::new(RwLock::new(read_image(self.vfs.as_ref(), dir)?));
+        Ok(Arc::new(MemoryEngine {
+            vfs: self.vfs.clone(),
+            images: RwLock::new(Images { durable, overlay: Overlay::new() }),
+        }))
     }
 
     fn forget(&self, dir: &Path) {

@@ -11,8 +11,8 @@ use crate::schema::Family;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const BACKGROUND_JOBS: i32 = 2;
 /// Keeps the kernel from gathering dirty pages for one long stall.
 const BYTES_PER_SYNC: u64 = 1 << 20;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RocksEngines {
     /// Blocks read from disk, tables' indexes included. Shared by all that this factory opens.
     cache: Cache,
@@ -55,8 +55,17 @@ impl std::fmt::Debug for RocksEngine {
 
 impl EngineFactory for RocksEngines {
     fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
-        let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &self.cache)));
-        let db = DB::open_cf_descriptors(&database_options(), dir, families).map_err(|error| failed("opening the state", dir, error))?;
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &self.cache)));
+        let db = DB::open_cf_descriptors(&database_options(), dir, families)
+            .map_err(|error| failed("opening the state", dir, error))?;
+        Ok(Arc::new(RocksEngine { db, dir: dir.to_owned() }))
+    }
+
+    fn open_read_only(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        let families = Family::ALL.map(Family::name);
+        let db = DB::open_cf_for_read_only(&Options::default(), dir, families, false)
+            .map_err(|error| failed("opening the checkpoint", dir, error))?;
         Ok(Arc::new(RocksEngine { db, dir: dir.to_owned() }))
     }
 
@@ -198,7 +207,10 @@ impl Engine for RocksEngine {
 
     fn usage(&self) -> Usage {
         let sum = |property: &str| -> u64 {
-            Family::ALL.iter().filter_map(|family| self.db.property_int_value_cf(self.family(*family), property).ok().flatten()).sum()
+            Family::ALL
+                .iter()
+                .filter_map(|family| self.db.property_int_value_cf(self.family(*family), property).ok().flatten())
+                .sum()
         };
         Usage {
             memory_bytes: sum("rocksdb.cur-size-all-mem-tables") + sum("rocksdb.estimate-table-readers-mem"),

@@ -45,14 +45,23 @@ impl Merges {
         self.retired.retain(|(run, readers)| {
             let in_use = readers.strong_count() > 0;
             if !in_use {
-                batch.delete_range(Family::Runs, &schema::run_key(*run, schema::RunPart::Page, 0, 0), &schema::run_end(*run));
+                batch.delete_range(
+                    Family::Runs,
+                    &schema::run_key(*run, schema::RunPart::Page, 0, 0),
+                    &schema::run_end(*run),
+                );
             }
             in_use
         });
     }
 
     /// Begins the merges that are due and moves all of them on. `flushed`: pairs of each kind in the flush before.
-    pub fn step(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, flushed: [u64; 3]) -> Result<(), StoreError> {
+    pub fn step(
+        &mut self,
+        engine: &dyn Engine,
+        catalogue: &mut Catalogue,
+        flushed: [u64; 3],
+    ) -> Result<(), StoreError> {
         for kind in RunKind::ALL {
             for level in 0..LEVEL_MAX {
                 self.begin_if_due(engine, catalogue, kind, level)?;
@@ -71,11 +80,23 @@ impl Merges {
         Ok(())
     }
 
-    fn begin_if_due(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, kind: RunKind, level: u8) -> Result<(), StoreError> {
+    fn begin_if_due(
+        &mut self,
+        engine: &dyn Engine,
+        catalogue: &mut Catalogue,
+        kind: RunKind,
+        level: u8,
+    ) -> Result<(), StoreError> {
         if self.active.iter().any(|merge| merge.kind == kind && merge.level == level) {
             return Ok(());
         }
-        let inputs: Vec<RunInfo> = catalogue.of(kind).iter().map(|run| run.info.clone()).filter(|info| info.level == level).take(RUNS_PER_MERGE).collect();
+        let inputs: Vec<RunInfo> = catalogue
+            .of(kind)
+            .iter()
+            .map(|run| run.info.clone())
+            .filter(|info| info.level == level)
+            .take(RUNS_PER_MERGE)
+            .collect();
         if inputs.len() == RUNS_PER_MERGE {
             let id = catalogue.draw_run_id();
             self.active.push(Merge::begin(engine, id, inputs)?);
@@ -134,7 +155,8 @@ impl Merge {
     fn advance(&mut self, engine: &dyn Engine, budget: u64) -> Result<bool, StoreError> {
         let mut batch = Batch::new();
         for _ in 0..budget {
-            let Some(least) = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.next) else {
+            let Some(least) = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.next)
+            else {
                 engine.write(batch)?;
                 return Ok(true);
             };

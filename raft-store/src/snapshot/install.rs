@@ -1,0 +1,157 @@
+//! Installing: a received snapshot becomes the state, or the old state stays.
+//!
+//! Laws
+//! * The new state is opened and compared with its manifest before `CURRENT` names it.
+//! * At any crash: before the rename of `CURRENT` the old state is in use, after it the new one. What is left of the other is removed at the next start.
+//! * A snapshot of another cluster or group, or one that is behind what is applied, is refused.
+//!
+//! Memory: both states' accounts, while the new one is opened.
+//!
+//! Not here: how it came here (`receive.rs`).
+
+use super::{CHUNK_BYTES, SnapshotData, Snapshots, file_name, is_immutable, manifest};
+use crate::blocking::{Lane, run_blocking};
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::flush::{self, Keeper};
+use crate::folder::GroupFolder;
+use crate::state::State;
+use crate::state_machine::StateMachine;
+use crate::type_config::{LogId, SnapshotMeta};
+use crate::vfs::{OpenMode, Vfs};
+use std::io;
+use std::path::{Path, PathBuf};
+
+impl StateMachine {
+    pub(crate) async fn install(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), StoreError> {
+        self.finish_flush().await?;
+        let (applied, old_engine) = {
+            let state = self.shared.read();
+            (state.applied, state.disk.engine.clone())
+        };
+        check(&snapshot, meta, applied)?;
+        let snapshots = self.snapshots.clone();
+        let filter_bytes = self.config.filter_bytes;
+        let work = run_blocking(&*self.blocking, Lane::Snapshot, move || snapshots.install(&snapshot, filter_bytes));
+        let (number, state, keeper) = work.await?;
+        self.replace(state, keeper);
+        self.snapshots.retire_state(number, &old_engine);
+        drop(old_engine);
+        let snapshots = self.snapshots.clone();
+        run_blocking(&*self.blocking, Lane::Snapshot, move || snapshots.sweep()).await
+    }
+}
+
+fn check(snapshot: &SnapshotData, meta: &SnapshotMeta, applied: Option<LogId>) -> Result<(), StoreError> {
+    let manifest = snapshot.description();
+    let refuse = |reason: String| Err(StoreError::Refused { path: snapshot.dir().to_owned(), reason });
+    if manifest.last_log_id() != meta.last_log_id {
+        return refuse(format!(
+            "the snapshot is of {:?}, and was announced as {:?}",
+            manifest.last_log_id(),
+            meta.last_log_id
+        ));
+    }
+    match applied {
+        Some(applied) if manifest.last_index() < applied.index => {
+            refuse(format!("the snapshot ends at entry {}, and {} is applied", manifest.last_index(), applied.index))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Snapshots {
+    /// Whether a snapshot is of this node's cluster and group.
+    pub(crate) fn foreign(&self, manifest: &manifest::Manifest) -> Option<String> {
+        let shared = self.shared();
+        if manifest.group != shared.group {
+            return Some(format!("it is of group {}, and this is group {}", manifest.group, shared.group));
+        }
+        let own = manifest::hex(&shared.identity.identity().cluster_id?);
+        (manifest.cluster_id != own)
+            .then(|| format!("it is of cluster {:?}, and this is cluster {own}", manifest.cluster_id))
+    }
+
+    /// Makes a state of a snapshot and switches to it. Blocks on the disk.
+    fn install(&self, snapshot: &SnapshotData, filter_bytes: usize) -> Result<(u64, State, Keeper), StoreError> {
+        if let Some(reason) = self.foreign(snapshot.description()) {
+            return Err(StoreError::Refused { path: snapshot.dir().to_owned(), reason });
+        }
+        let folder = &self.shared().folder;
+        let number = self.state_number() + 1;
+        let dir = folder.make_state(number)?;
+        self.link_files(snapshot, &dir)?;
+        let (state, keeper) = open_state(folder, number, filter_bytes)?;
+        let digest = manifest::hex(&state.point().digest);
+        if digest != snapshot.description().digest || state.applied != snapshot.description().last_log_id() {
+            return Err(StoreError::damaged(
+                &dir,
+                0,
+                "the state that was received isn't the one its manifest describes",
+            ));
+        }
+        folder.switch(number)?;
+        self.keep_installed(snapshot)?;
+        tracing::info!(state = %dir.display(), index = snapshot.description().last_index(), "a snapshot is installed");
+        Ok((number, state, keeper))
+    }
+
+    /// The snapshot stays, as this node's newest: it may be sent on.
+    fn keep_installed(&self, snapshot: &SnapshotData) -> Result<(), StoreError> {
+        let folder = &self.shared().folder;
+        let place = folder.snapshots().join(snapshot.description().folder_name());
+        if snapshot.dir() == place {
+            return Ok(());
+        }
+        let building = folder.snapshots().join("building");
+        folder.remove(&building)?;
+        folder.io("making", &building, crate::vfs::create_dir_durable(&*folder.vfs, &building))?;
+        self.link_files(snapshot, &building)?;
+        let dir = self.put_in_place(&building, snapshot.description())?;
+        self.keep(dir, snapshot.description().clone());
+        // Whoever holds the received one reads the same files under their new names.
+        if snapshot.dir().starts_with(folder.incoming()) {
+            folder.remove(snapshot.dir())?;
+        }
+        Ok(())
+    }
+
+    /// Lays a snapshot's files into another folder: tables are linked, what the engine may write to is copied. Durable when it returns.
+    fn link_files(&self, snapshot: &SnapshotData, to: &Path) -> Result<(), StoreError> {
+        let folder = &self.shared().folder;
+        for file in &snapshot.description().files {
+            let (from, to) = (snapshot.dir().join(&file.name), to.join(&file.name));
+            folder.io("linking", &to, link(&*folder.vfs, &from, &to))?;
+        }
+        folder.io("syncing", to, folder.vfs.sync_dir(to))
+    }
+}
+
+fn link(vfs: &dyn Vfs, from: &PathBuf, to: &Path) -> io::Result<()> {
+    if is_immutable(&file_name(from)) {
+        return vfs.hard_link(from, to);
+    }
+    let (from, to) = (vfs.open(from, OpenMode::Read)?, vfs.open(to, OpenMode::Create)?);
+    let mut bytes = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    loop {
+        let count = from.read_at(&mut bytes, offset)?;
+        if count == 0 {
+            return to.sync_data();
+        }
+        to.write_all_at(&bytes[..count], offset)?;
+        offset += count as u64;
+    }
+}
+
+/// Opens the state in a folder and reads what belongs in memory. Blocks on the disk.
+pub(crate) fn open_state(
+    folder: &GroupFolder,
+    number: u64,
+    filter_bytes: usize,
+) -> Result<(State, Keeper), StoreError> {
+    let disk = Disk::open(folder.engines.open(&folder.state(number))?, filter_bytes)?;
+    let (keeper, disk) = Keeper::new(disk, filter_bytes)?;
+    let books = flush::restore(&disk)?;
+    Ok((State::new(books, disk), keeper))
+}
