@@ -61,6 +61,9 @@ pub use type_config::{Applied, Command, Entry, LeaderId, LogId, TypeConfig, Vote
 
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
+/// Memory for blocks of the state read from disk.
+const CACHE_BYTES: usize = 64 << 20;
+
 /// What a store is opened with.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -85,12 +88,12 @@ pub struct StoreEnv {
 }
 
 impl StoreEnv {
-    /// The real one. `cache_bytes`: memory for blocks of the state read from disk.
-    pub fn production(cache_bytes: usize) -> StoreEnv {
+    /// The real one.
+    pub fn production() -> StoreEnv {
         StoreEnv {
             log_vfs: Arc::new(StdVfs),
             state_vfs: Arc::new(StdVfs),
-            engines: Arc::new(RocksEngines::new(cache_bytes)),
+            engines: Arc::new(RocksEngines::new(CACHE_BYTES)),
             blocking: Arc::new(Lanes::new("store")),
         }
     }

@@ -43,18 +43,11 @@ pub struct StateConfig {
     pub flush_log_bytes: u64,
     /// Memory for filters over transfer ids: two bytes per id. Ids beyond it are looked up on disk, unless they grow with time.
     pub filter_bytes: usize,
-    /// Memory for blocks read from disk.
-    pub cache_bytes: usize,
 }
 
 impl Default for StateConfig {
     fn default() -> StateConfig {
-        StateConfig {
-            flush_events: 256 << 10,
-            flush_log_bytes: 256 << 20,
-            filter_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
-        }
+        StateConfig { flush_events: 256 << 10, flush_log_bytes: 256 << 20, filter_bytes: 64 << 20 }
     }
 }
 
@@ -243,7 +236,7 @@ impl StateMachine {
             state.books.recent_events_count() + state.books.accounts_count() - self.accounts_frozen
         };
         if gathered >= self.config.flush_events || self.log_bytes >= self.config.flush_log_bytes {
-            self.start_flush().await?;
+            let _on_its_way = self.start_flush().await?;
         }
         Ok(())
     }
