@@ -1,1 +1,3 @@
 pub mod auditor;
+pub mod chance;
+pub mod disk;
