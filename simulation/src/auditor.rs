@@ -89,18 +89,32 @@ pub fn judge(history: &[Call], books: &Books) -> Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The answer of this call tells what happened at this time.
-    Write { timestamp: u64, call: usize },
+    Write {
+        timestamp: u64,
+        call: usize,
+    },
     /// The books tell that this call was carried out at this time.
-    Silent { timestamp: u64, call: usize },
-    Expiry { timestamp: u64, event: usize },
-    Read { timestamp: u64, call: usize },
+    Silent {
+        timestamp: u64,
+        call: usize,
+    },
+    Expiry {
+        timestamp: u64,
+        event: usize,
+    },
+    Read {
+        timestamp: u64,
+        call: usize,
+    },
 }
 
 impl Step {
     /// Reads come after what happened at the same time.
     fn key(&self) -> (u64, u8) {
         match *self {
-            Step::Write { timestamp, .. } | Step::Silent { timestamp, .. } | Step::Expiry { timestamp, .. } => (timestamp, 0),
+            Step::Write { timestamp, .. } | Step::Silent { timestamp, .. } | Step::Expiry { timestamp, .. } => {
+                (timestamp, 0)
+            }
             Step::Read { timestamp, .. } => (timestamp, 1),
         }
     }
@@ -136,9 +150,14 @@ impl Judge<'_> {
         self.verdict.silent = silent.len();
         steps.extend(writes.iter().map(|&(timestamp, call)| Step::Write { timestamp, call }));
         steps.extend(silent.iter().map(|&(timestamp, call)| Step::Silent { timestamp, call }));
-        steps.extend(self.books.events.iter().enumerate().filter(|(_, event)| event.kind == EXPIRED).map(
-            |(index, event)| Step::Expiry { timestamp: event.timestamp, event: index },
-        ));
+        steps.extend(
+            self.books
+                .events
+                .iter()
+                .enumerate()
+                .filter(|(_, event)| event.kind == EXPIRED)
+                .map(|(index, event)| Step::Expiry { timestamp: event.timestamp, event: index }),
+        );
         steps.sort_by_key(Step::key);
         steps
     }
@@ -212,10 +231,12 @@ impl Judge<'_> {
             }
             let candidates = if is_account { accounts.get(&id) } else { transfers.get(&id) };
             let candidates = candidates.map_or(&[][..], Vec::as_slice);
-            let Some(&(call, place)) = candidates
-                .iter()
-                .find(|(call, _)| matches!(history[*call].answer, Answer::Unknown(_)))
-                .or_else(|| candidates.iter().find(|(call, _)| history[*call].retried && matches!(history[*call].answer, Answer::Written { .. })))
+            let Some(&(call, place)) =
+                candidates.iter().find(|(call, _)| matches!(history[*call].answer, Answer::Unknown(_))).or_else(|| {
+                    candidates.iter().find(|(call, _)| {
+                        history[*call].retried && matches!(history[*call].answer, Answer::Written { .. })
+                    })
+                })
             else {
                 let law = if candidates.is_empty() { "no_phantom" } else { "nothing_done_means_nothing_done" };
                 let text = match candidates.first() {
@@ -299,9 +320,7 @@ impl Judge<'_> {
     }
 
     fn may_have_silent_attempts(&self, id: u128, call: usize) -> bool {
-        let asked_by = |other: &Call| {
-            matches!(&other.op, Op::CreateTransfers(events) if events.iter().any(|event| event.id == id))
-        };
+        let asked_by = |other: &Call| matches!(&other.op, Op::CreateTransfers(events) if events.iter().any(|event| event.id == id));
         self.history[call].retried
             || self.history.iter().any(|other| {
                 other.invoked_ns <= self.history[call].answered_ns
@@ -383,13 +402,8 @@ impl Judge<'_> {
                 self.violate("debits_equal_credits", None, text);
             }
         }
-        let over: Vec<u128> = self
-            .books
-            .accounts
-            .iter()
-            .filter(|account| is_over_limit(account))
-            .map(|account| account.id)
-            .collect();
+        let over: Vec<u128> =
+            self.books.accounts.iter().filter(|account| is_over_limit(account)).map(|account| account.id).collect();
         if !over.is_empty() {
             self.violate("no_account_breaks_its_limit", None, format!("accounts over their limit: {over:?}"));
         }

@@ -359,7 +359,10 @@ impl Vfs for Mount {
         let file = if mode == OpenMode::Create {
             inner.must_have_dir_of(path)?;
             if inner.names.contains_key(path) {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("{} is there already", path.display()),
+                ));
             }
             if inner.faults.full {
                 return Err(inner.full());
@@ -469,7 +472,9 @@ impl Vfs for Mount {
 impl Inner {
     /// Folders are renamed whole, and durable at once: a journaling file system orders that before what follows.
     fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let moved = |path: &Path| path.strip_prefix(from).map(|rest| if rest.as_os_str().is_empty() { to.into() } else { to.join(rest) });
+        let moved = |path: &Path| {
+            path.strip_prefix(from).map(|rest| if rest.as_os_str().is_empty() { to.into() } else { to.join(rest) })
+        };
         for dirs in [&mut self.dirs, &mut self.durable_dirs] {
             *dirs = dirs.iter().map(|path| moved(path).unwrap_or_else(|_| path.clone())).collect();
         }

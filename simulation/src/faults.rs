@@ -130,25 +130,44 @@ pub struct Fault {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub enum Kind {
     /// The process dies; unsynced writes survive.
-    Kill { node: Target },
+    Kill {
+        node: Target,
+    },
     /// The power of one machine fails.
-    PowerOff { node: Target },
+    PowerOff {
+        node: Target,
+    },
     /// The power of all machines fails at once.
     PowerCut,
     /// A node dies again and again, a few times during its recovery.
-    CrashLoop { node: Target, times: u64 },
+    CrashLoop {
+        node: Target,
+        times: u64,
+    },
     /// A majority dies, and comes back.
     QuorumLost,
     /// All of one data centre is unreachable.
-    DataCenterLost { center: usize },
+    DataCenterLost {
+        center: usize,
+    },
     /// The nodes fall into two halves; bit i set: node i is in the first.
-    Partition { first: u32 },
+    Partition {
+        first: u32,
+    },
     /// Nothing from one node reaches another; the other way it does.
-    OneWay { from: Target, to: Target },
+    OneWay {
+        from: Target,
+        to: Target,
+    },
     /// Two nodes don't hear each other; all others do.
-    Partial { a: Target, b: Target },
+    Partial {
+        a: Target,
+        b: Target,
+    },
     /// Two halves that only one node connects.
-    Bridge { node: Target },
+    Bridge {
+        node: Target,
+    },
     /// Every node hears its two neighbours only.
     Ring,
     /// The leader is cut off from its peers and not from its clients.
@@ -156,31 +175,64 @@ pub enum Kind {
     /// One node after the other is clogged, then unclogged in another order.
     Swizzle,
     /// Messages between two nodes wait.
-    Hold { a: Target, b: Target },
+    Hold {
+        a: Target,
+        b: Target,
+    },
     /// A link becomes slow and uneven, so that messages overtake each other.
-    SlowLink { a: Target, b: Target, ms: u64 },
+    SlowLink {
+        a: Target,
+        b: Target,
+        ms: u64,
+    },
     /// A node stands still and then goes on as if nothing had been.
-    Pause { node: Target },
+    Pause {
+        node: Target,
+    },
     /// Everything a node does takes longer.
-    SlowDisk { node: Target, ms: u64 },
-    SyncFails { node: Target },
-    DiskFull { node: Target },
+    SlowDisk {
+        node: Target,
+        ms: u64,
+    },
+    SyncFails {
+        node: Target,
+    },
+    DiskFull {
+        node: Target,
+    },
     /// A bit of a log that was synced flips while its node is down.
-    BitRot { node: Target },
+    BitRot {
+        node: Target,
+    },
     /// The wall clock of a node is off for a while.
-    ClockOffset { node: Target, ms: i64 },
+    ClockOffset {
+        node: Target,
+        ms: i64,
+    },
     /// The wall clock of a node runs fast or slow.
-    ClockDrift { node: Target, ppm: i64 },
+    ClockDrift {
+        node: Target,
+        ppm: i64,
+    },
     /// The wall clock of a node jumps and stays there.
-    ClockJump { node: Target, ms: i64 },
+    ClockJump {
+        node: Target,
+        ms: i64,
+    },
     /// A snapshot is taken now, and the log behind it purged.
-    Snapshot { node: Target },
+    Snapshot {
+        node: Target,
+    },
     /// The leadership is handed over.
     MoveLeader,
     /// A node is removed and another added, caught up and promoted.
-    Replace { node: Target },
+    Replace {
+        node: Target,
+    },
     /// A node loses its disk and comes back empty, under its old id.
-    Wipe { node: Target },
+    Wipe {
+        node: Target,
+    },
     /// Clients repeat all they ever said at once.
     RetryStorm,
 }

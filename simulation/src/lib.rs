@@ -1,3 +1,6 @@
 pub mod auditor;
 pub mod chance;
 pub mod disk;
+pub mod door;
+pub mod faults;
+pub mod workload;

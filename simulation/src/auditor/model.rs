@@ -37,7 +37,12 @@ struct Entry {
 /// What a chain must be able to take back, newest first.
 enum Undo {
     Account,
-    Entry { debit: (usize, Account), credit: (usize, Account), pending: Option<(u128, PendingState)>, stamp_before: u64 },
+    Entry {
+        debit: (usize, Account),
+        credit: (usize, Account),
+        pending: Option<(u128, PendingState)>,
+        stamp_before: u64,
+    },
 }
 
 #[derive(Default)]
@@ -190,10 +195,8 @@ impl Model {
                     chain_broken = true;
                     self.take_back();
                     for (earlier, outcome) in outcomes.iter_mut().enumerate().skip(start) {
-                        *outcome = Outcome {
-                            status: codes.failed,
-                            timestamp: time - count as u64 + earlier as u64 + 1,
-                        };
+                        *outcome =
+                            Outcome { status: codes.failed, timestamp: time - count as u64 + earlier as u64 + 1 };
                     }
                 }
                 if !head.linked || index + 1 == count {
@@ -444,8 +447,14 @@ impl Model {
         refuse_if(timestamp.checked_add(timeout_ns).is_none_or(|at| at > TIMESTAMP_MAX), tc::OVERFLOWS_TIMEOUT)?;
         let debits = debit.debits_pending + debit.debits_posted + amount;
         let credits = credit.credits_pending + credit.credits_posted + amount;
-        refuse_if(debit.flags & af::DEBITS_MUST_NOT_EXCEED_CREDITS != 0 && debits > debit.credits_posted, tc::EXCEEDS_CREDITS)?;
-        refuse_if(credit.flags & af::CREDITS_MUST_NOT_EXCEED_DEBITS != 0 && credits > credit.debits_posted, tc::EXCEEDS_DEBITS)?;
+        refuse_if(
+            debit.flags & af::DEBITS_MUST_NOT_EXCEED_CREDITS != 0 && debits > debit.credits_posted,
+            tc::EXCEEDS_CREDITS,
+        )?;
+        refuse_if(
+            credit.flags & af::CREDITS_MUST_NOT_EXCEED_DEBITS != 0 && credits > credit.debits_posted,
+            tc::EXCEEDS_DEBITS,
+        )?;
 
         let before = ((debit_index, debit), (credit_index, credit));
         if pending {
@@ -634,12 +643,11 @@ impl Model {
                 Rows::Transfers(self.account_entries(filter, scanned_to).map(|entry| entry.transfer).collect())
             }
             Op::AccountBalances(filter) => Rows::Balances(self.account_balances(filter, scanned_to)),
-            Op::QueryAccounts(filter) => Rows::Accounts(take(
-                self.accounts.iter().copied(),
-                filter.reversed,
-                filter.limit,
-                |account| matches_account(filter, account),
-            )),
+            Op::QueryAccounts(filter) => {
+                Rows::Accounts(take(self.accounts.iter().copied(), filter.reversed, filter.limit, |account| {
+                    matches_account(filter, account)
+                }))
+            }
             Op::QueryTransfers(filter) => Rows::Transfers(take(
                 self.transfers.iter().map(|&place| self.entries[place].transfer),
                 filter.reversed,

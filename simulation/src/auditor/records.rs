@@ -209,8 +209,19 @@ impl Rows {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    Written { log_index: u64, term: u64, timestamp: u64, results: Vec<Outcome> },
-    Read { log_index: u64, timestamp: u64, staleness_ns: u64, rows: Rows, scanned_to: u64 },
+    Written {
+        log_index: u64,
+        term: u64,
+        timestamp: u64,
+        results: Vec<Outcome>,
+    },
+    Read {
+        log_index: u64,
+        timestamp: u64,
+        staleness_ns: u64,
+        rows: Rows,
+        scanned_to: u64,
+    },
     /// Turned away as nonsense. Nothing was done.
     Malformed(String),
     /// "Nothing was done": a promise, and it is held.

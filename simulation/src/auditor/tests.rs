@@ -67,11 +67,8 @@ fn pending_credits_cannot_be_spent() {
 fn a_broken_chain_restores_the_transfer_it_posted() {
     let mut model = model();
     model.create_transfers(20, &[pay(1, 1, 2, 5), flagged(pay(2, 2, 3, 4), tf::PENDING)]);
-    let outcomes = model.create_transfers(30, &[
-        flagged(post(3, 2, AMOUNT_MAX), tf::POST | tf::LINKED),
-        pay(4, 2, 3, 100),
-        void(5, 2),
-    ]);
+    let outcomes = model
+        .create_transfers(30, &[flagged(post(3, 2, AMOUNT_MAX), tf::POST | tf::LINKED), pay(4, 2, 3, 100), void(5, 2)]);
     assert_eq!(statuses(&outcomes), [tc::LINKED_EVENT_FAILED, tc::EXCEEDS_CREDITS, CREATED]);
     assert_eq!(spendable(&model, 2), (5, 0));
 }
@@ -123,18 +120,18 @@ fn a_sweep_out_of_order_is_noticed() {
 fn balancing_clips_and_closing_is_undone_by_a_void() {
     let mut model = model();
     model.create_transfers(20, &[pay(1, 1, 2, 9)]);
-    let outcomes = model.create_transfers(40, &[
-        flagged(pay(2, 2, 3, 100), tf::BALANCING_DEBIT),
-        flagged(pay(2, 2, 3, 50), tf::BALANCING_DEBIT),
-        flagged(pay(3, 3, 1, 0), tf::PENDING | tf::CLOSING_DEBIT),
-        pay(4, 3, 1, 1),
-        void(5, 3),
-        pay(6, 3, 1, 1),
-    ]);
-    assert_eq!(
-        statuses(&outcomes),
-        [CREATED, tc::EXISTS, CREATED, tc::DEBIT_ACCOUNT_ALREADY_CLOSED, CREATED, CREATED]
+    let outcomes = model.create_transfers(
+        40,
+        &[
+            flagged(pay(2, 2, 3, 100), tf::BALANCING_DEBIT),
+            flagged(pay(2, 2, 3, 50), tf::BALANCING_DEBIT),
+            flagged(pay(3, 3, 1, 0), tf::PENDING | tf::CLOSING_DEBIT),
+            pay(4, 3, 1, 1),
+            void(5, 3),
+            pay(6, 3, 1, 1),
+        ],
     );
+    assert_eq!(statuses(&outcomes), [CREATED, tc::EXISTS, CREATED, tc::DEBIT_ACCOUNT_ALREADY_CLOSED, CREATED, CREATED]);
     assert_eq!(model.transfer(2).unwrap().amount, 9);
 }
 
@@ -268,7 +265,8 @@ fn an_unknown_outcome_may_not_have_happened_either() {
 fn a_payment_ordered_before_an_earlier_answer_is_found() {
     let mut run = good_run();
     // The same payment again, asked last, answered with a place in the log before the first.
-    let again = call(run.history[1].op.clone(), 40, written(2, 15, vec![Outcome { status: tc::EXISTS, timestamp: 20 }]));
+    let again =
+        call(run.history[1].op.clone(), 40, written(2, 15, vec![Outcome { status: tc::EXISTS, timestamp: 20 }]));
     run.history.push(again);
     assert!(laws_broken(&run).contains(&"a_write_comes_after_what_was_answered"));
 }
