@@ -22,13 +22,13 @@
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
 use core::mem;
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashSet};
 
-use crate::recent::{Link, Links, Mark, Recent, hash_of};
+use crate::index::{Fragment, Index};
+use crate::recent::{Buffers, Link, Links, Mark, Recent};
 use crate::rules::{expire, linked};
 use crate::{
     Account, AccountFlags, AccountId, CreateAccountStatus, CreateResult, CreateTransferStatus, Event, EventKind,
@@ -44,10 +44,12 @@ pub struct Books {
     accounts: Vec<Account>,
     /// By slot: the last event that touched the account, wherever it lies.
     last_events: Vec<Link>,
-    slots: HashTable<u32>,
+    slots: Index,
     head: Head,
     recent: Recent,
     frozen: Option<Arc<Frozen>>,
+    /// For the next generation.
+    spare: Buffers,
     loaded: Loaded,
     /// Of each open pending transfer with a timeout: when it expires.
     expiries: BTreeSet<(u64, EventNumber)>,
@@ -95,10 +97,11 @@ impl Books {
         Books {
             accounts: Vec::new(),
             last_events: Vec::new(),
-            slots: HashTable::new(),
+            slots: Index::default(),
             head: Head::START,
-            recent: Recent::new(EventNumber(0)),
+            recent: Recent::new(EventNumber(0), Buffers::default()),
             frozen: None,
+            spare: Buffers::default(),
             loaded: Loaded::default(),
             expiries: BTreeSet::new(),
             request_first: EventNumber(0),
@@ -131,7 +134,7 @@ impl Books {
         assert!(self.recent.events.is_empty() && self.frozen.is_none(), "books are restored before anything happens");
         let last_account = self.accounts.last().map_or(0, |account| account.timestamp);
         assert_eq!(head.last_account_timestamp, last_account, "the accounts restored are those of the head");
-        self.recent = Recent::new(head.next_event);
+        self.recent = Recent::new(head.next_event, Buffers::default());
         self.head = head;
     }
 
@@ -265,8 +268,8 @@ impl Books {
 
     #[inline]
     pub fn slot(&self, id: AccountId) -> Option<Slot> {
-        let hash = FixedState::default().hash_one(id.0);
-        self.slots.find(hash, |slot| self.accounts[*slot as usize].id == id).map(|slot| Slot(*slot))
+        let found = self.slots.find(Fragment::of(id.0), |slot| self.accounts[slot as usize].id == id);
+        found.map(Slot)
     }
 
     pub fn account_at(&self, slot: Slot) -> &Account {
@@ -284,8 +287,8 @@ impl Books {
 
     /// What is known of an id from what is recent or frozen.
     pub fn recent_id(&self, id: TransferId) -> Option<IdState> {
-        let hash = hash_of(id);
-        self.recent.find(hash, id).or_else(|| self.frozen.as_ref()?.find(hash, id))
+        let fragment = Fragment::of(id.0);
+        self.recent.find(id, fragment).or_else(|| self.frozen.as_ref()?.find(id, fragment))
     }
 
     /// An event that is recent or frozen.
@@ -344,7 +347,7 @@ impl Books {
     /// Hands over everything since the last freeze. Lookups go on seeing it until `forget_frozen`.
     pub fn freeze(&mut self) -> Arc<Frozen> {
         assert!(self.frozen.is_none(), "one flush after the other");
-        let next = Recent::new(self.head.next_event);
+        let next = Recent::new(self.head.next_event, mem::take(&mut self.spare));
         let frozen = Arc::new(mem::replace(&mut self.recent, next).freeze(self.head.clone()));
         self.frozen = Some(Arc::clone(&frozen));
         frozen
@@ -352,7 +355,10 @@ impl Books {
 
     /// What was frozen is durable and can be looked up in the store.
     pub fn forget_frozen(&mut self) {
-        self.frozen = None;
+        // Where the store still holds on to it, the next generation begins with new lists.
+        if let Some(frozen) = self.frozen.take().and_then(Arc::into_inner) {
+            self.spare = frozen.into_buffers();
+        }
     }
 }
 
@@ -451,11 +457,9 @@ impl Books {
 
     fn insert_account(&mut self, account: Account) {
         let slot = self.next_slot();
-        let hash = |id: AccountId| FixedState::default().hash_one(id.0);
         self.accounts.push(account);
         self.last_events.push(Link::NONE);
-        let accounts = &self.accounts;
-        self.slots.insert_unique(hash(account.id), slot.0, |slot| hash(accounts[*slot as usize].id));
+        self.slots.insert(Fragment::of(account.id.0), slot.0);
     }
 
     /// Changes the two accounts of `entry` and writes down that it happened.
@@ -583,9 +587,7 @@ impl Books {
 
     fn undo_account_creations(&mut self, count: usize) {
         for slot in count..self.accounts.len() {
-            let hash = FixedState::default().hash_one(self.accounts[slot].id.0);
-            let entry = self.slots.find_entry(hash, |entry| *entry as usize == slot);
-            entry.expect("each account is in the table").remove();
+            self.slots.remove(Fragment::of(self.accounts[slot].id.0), slot as u32);
         }
         self.accounts.truncate(count);
         self.last_events.truncate(count);

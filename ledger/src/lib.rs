@@ -32,6 +32,7 @@ mod books;
 mod bytes;
 mod digest;
 mod filter;
+mod index;
 mod journal;
 mod laws;
 mod recent;

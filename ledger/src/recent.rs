@@ -15,11 +15,9 @@
 //! Not here: whether an event may happen (`rules/`); bytes on the disk (the store).
 
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
-
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
+use crate::index::{Fragment, Index};
 use crate::{Event, EventNumber, Head, IdState, PendingState, TransferId};
 
 /// The event before, on the same account: the number plus one, and 0 for none. So "not since n" is one comparison.
@@ -49,44 +47,8 @@ pub(crate) struct Links {
     pub(crate) credit: Link,
 }
 
-pub(crate) fn hash_of(id: TransferId) -> u64 {
-    FixedState::default().hash_one(id.0)
-}
-
-/// Transfer ids of consecutive events and of burnt ids. Four bytes an entry: the ids themselves stay in their records.
-#[derive(Default)]
-struct Ids {
-    table: HashTable<u32>,
-}
-
 /// Set: the entry is a place in the list of burnt ids. Clear: a place in the list of events.
 const BURNT: u32 = 1 << 31;
-
-impl Ids {
-    fn find(
-        &self,
-        hash: u64,
-        id: TransferId,
-        first: EventNumber,
-        events: &[Event],
-        burnt: &[TransferId],
-    ) -> Option<IdState> {
-        let place = *self.table.find(hash, |place| id_at(*place, events, burnt) == id)?;
-        Some(match place & BURNT {
-            0 => IdState::Event(EventNumber(first.0 + u64::from(place))),
-            _ => IdState::Burnt,
-        })
-    }
-
-    fn insert(&mut self, hash: u64, place: u32, events: &[Event], burnt: &[TransferId]) {
-        self.table.insert_unique(hash, place, |place| hash_of(id_at(*place, events, burnt)));
-    }
-
-    fn remove(&mut self, hash: u64, place: u32) {
-        let entry = self.table.find_entry(hash, |entry| *entry == place);
-        entry.expect("each recorded transfer is in the table").remove();
-    }
-}
 
 fn id_at(place: u32, events: &[Event], burnt: &[TransferId]) -> TransferId {
     match place & BURNT {
@@ -95,12 +57,19 @@ fn id_at(place: u32, events: &[Event], burnt: &[TransferId]) -> TransferId {
     }
 }
 
+fn state_at(place: u32, first: EventNumber) -> IdState {
+    match place & BURNT {
+        0 => IdState::Event(EventNumber(first.0 + u64::from(place))),
+        _ => IdState::Burnt,
+    }
+}
+
 /// Everything since the last freeze.
 pub(crate) struct Recent {
     pub(crate) first: EventNumber,
     pub(crate) events: Vec<Event>,
     pub(crate) links: Vec<Links>,
-    ids: Ids,
+    ids: Index,
     /// The timestamps of the recorded transfers, ascending.
     transfer_timestamps: Vec<u64>,
     pub(crate) burnt: Vec<TransferId>,
@@ -109,6 +78,15 @@ pub(crate) struct Recent {
     resolved: hashbrown::HashMap<EventNumber, PendingState, FixedState>,
     pub(crate) expiries_added: Vec<(u64, EventNumber)>,
     pub(crate) expiries_removed: Vec<(u64, EventNumber)>,
+}
+
+/// The large lists and tables, empty: kept from one generation to the next, so that they need not grow again, page fault by page fault.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    events: Vec<Event>,
+    links: Vec<Links>,
+    ids: Index,
+    transfer_timestamps: Vec<u64>,
 }
 
 /// How long the lists of `Recent` were at some moment.
@@ -123,13 +101,14 @@ pub(crate) struct Mark {
 }
 
 impl Recent {
-    pub(crate) fn new(first: EventNumber) -> Recent {
+    pub(crate) fn new(first: EventNumber, buffers: Buffers) -> Recent {
+        let Buffers { events, links, ids, transfer_timestamps } = buffers;
         Recent {
             first,
-            events: Vec::new(),
-            links: Vec::new(),
-            ids: Ids::default(),
-            transfer_timestamps: Vec::new(),
+            events,
+            links,
+            ids,
+            transfer_timestamps,
             burnt: Vec::new(),
             resolutions: Vec::new(),
             resolved: hashbrown::HashMap::default(),
@@ -138,8 +117,12 @@ impl Recent {
         }
     }
 
-    pub(crate) fn find(&self, hash: u64, id: TransferId) -> Option<IdState> {
-        self.ids.find(hash, id, self.first, &self.events, &self.burnt)
+    #[inline]
+    pub(crate) fn find(&self, id: TransferId, fragment: Fragment) -> Option<IdState> {
+        // The slices are made inside of the closure: loading a slice whose length was only just written would wait until
+        // all of the last event has reached the cache, a third of the time of a transfer.
+        let place = self.ids.find(fragment, |place| id_at(place, &self.events, &self.burnt) == id)?;
+        Some(state_at(place, self.first))
     }
 
     pub(crate) fn event(&self, number: EventNumber) -> Option<(&Event, &Links)> {
@@ -160,6 +143,7 @@ impl Recent {
         assert!(place < BURNT as usize, "the store flushes long before two thousand million events");
         if event.kind.records_transfer() {
             self.transfer_timestamps.push(event.transfer.timestamp);
+            self.ids.insert(Fragment::of(event.transfer.id.0), place as u32);
         }
         if let Some(state) = event.kind.resolves_to() {
             let pending = event.pending.expect("an event that resolves names what it resolves");
@@ -169,17 +153,13 @@ impl Recent {
         }
         self.events.push(event);
         self.links.push(links);
-        if event.kind.records_transfer() {
-            let hash = hash_of(event.transfer.id);
-            self.ids.insert(hash, place as u32, &self.events, &self.burnt);
-        }
     }
 
     pub(crate) fn burn(&mut self, id: TransferId) {
         let place = self.burnt.len();
         assert!(place < BURNT as usize, "the store flushes long before two thousand million ids are burnt");
         self.burnt.push(id);
-        self.ids.insert(hash_of(id), place as u32 | BURNT, &self.events, &self.burnt);
+        self.ids.insert(Fragment::of(id.0), place as u32 | BURNT);
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -199,7 +179,7 @@ impl Recent {
         for place in mark.events..self.events.len() {
             let event = &self.events[place];
             if event.kind.records_transfer() {
-                self.ids.remove(hash_of(event.transfer.id), place as u32);
+                self.ids.remove(Fragment::of(event.transfer.id.0), place as u32);
             }
         }
         for (pending, _) in self.resolutions.drain(mark.resolutions..) {
@@ -250,13 +230,24 @@ pub struct Frozen {
     pub expiries_added: Vec<(u64, EventNumber)>,
     pub expiries_removed: Vec<(u64, EventNumber)>,
     links: Vec<Links>,
-    ids: Ids,
+    ids: Index,
     transfer_timestamps: Vec<u64>,
 }
 
 impl Frozen {
-    pub(crate) fn find(&self, hash: u64, id: TransferId) -> Option<IdState> {
-        self.ids.find(hash, id, self.first, &self.events, &self.burnt)
+    pub(crate) fn into_buffers(self) -> Buffers {
+        let Frozen { mut events, mut links, mut ids, mut transfer_timestamps, .. } = self;
+        events.clear();
+        links.clear();
+        ids.clear();
+        transfer_timestamps.clear();
+        Buffers { events, links, ids, transfer_timestamps }
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, id: TransferId, fragment: Fragment) -> Option<IdState> {
+        let place = self.ids.find(fragment, |place| id_at(place, &self.events, &self.burnt) == id)?;
+        Some(state_at(place, self.first))
     }
 
     pub(crate) fn event(&self, number: EventNumber) -> Option<(&Event, &Links)> {
