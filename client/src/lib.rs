@@ -21,6 +21,8 @@ mod client;
 mod endpoints;
 mod environment;
 mod error;
+#[cfg(test)]
+mod fake;
 mod id;
 mod operator;
 mod records;
