@@ -133,7 +133,9 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a node, or starts it anew with nothing laid down for it.
     pub(crate) async fn start_node(&mut self, index: usize) {
+        self.nodes[index].lock().acts.clear();
         let listener = self.network.listen(address(index)).await.expect("memory has room");
         let node = self.nodes[index].clone();
         let settings = Http2Settings::default();

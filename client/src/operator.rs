@@ -10,7 +10,7 @@ use jangbu_proto::cluster::v1::{
     MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest, StatusReply, StatusRequest, TakeSnapshotReply,
     TakeSnapshotRequest, VerifyReply, VerifyRequest, operator_client,
 };
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Request, Response, Status, transport::Channel};
 
 use crate::{
     ClientConfig, ClientError,
@@ -58,62 +58,76 @@ impl OperatorClient {
 
     /// The node as it sees itself, and the cluster as it sees it. Answers without a quorum.
     pub async fn status(&self) -> Result<StatusReply, ClientError> {
-        self.ask(Effect::None, async |mut door, limit| door.status(within(limit, StatusRequest {})).await).await
+        self.ask(Effect::None, StatusRequest {}, |mut door: Door, request| async move { door.status(request).await })
+            .await
     }
 
     /// Who the node is.
     pub async fn identify(&self) -> Result<IdentifyReply, ClientError> {
-        self.ask(Effect::None, async |mut door, limit| door.identify(within(limit, IdentifyRequest {})).await).await
+        self.ask(
+            Effect::None,
+            IdentifyRequest {},
+            |mut door: Door, request| async move { door.identify(request).await },
+        )
+        .await
     }
 
     /// Makes a cluster of fresh nodes, named with their peer addresses (host:port), the asked one's included.
     pub async fn initialize(&self, peer_addresses: &[String]) -> Result<MembershipReply, ClientError> {
         let request = InitializeRequest { peer_addresses: peer_addresses.to_vec() };
-        self.ask(Effect::Each, async |mut door, limit| door.initialize(within(limit, request.clone())).await).await
+        self.ask(Effect::Each, request, |mut door: Door, request| async move { door.initialize(request).await }).await
     }
 
     /// Adds the fresh node at this peer address (host:port) as learner.
     pub async fn add_member(&self, peer_address: &str) -> Result<MembershipReply, ClientError> {
         let request = AddMemberRequest { peer_address: peer_address.to_owned() };
-        self.ask(Effect::Each, async |mut door, limit| door.add_member(within(limit, request.clone())).await).await
+        self.ask(Effect::Each, request, |mut door: Door, request| async move { door.add_member(request).await }).await
     }
 
     /// Makes a learner that has caught up a voter.
     pub async fn promote_member(&self, node_id: u64) -> Result<MembershipReply, ClientError> {
         let request = PromoteMemberRequest { node_id };
-        self.ask(Effect::Each, async |mut door, limit| door.promote_member(within(limit, request)).await).await
+        self.ask(Effect::Each, request, |mut door: Door, request| async move { door.promote_member(request).await })
+            .await
     }
 
     /// Removes a node for good. `force`: also when the remaining voters would be fewer than two that answer.
     pub async fn remove_member(&self, node_id: u64, force: bool) -> Result<MembershipReply, ClientError> {
         let request = RemoveMemberRequest { node_id, force };
-        self.ask(Effect::Each, async |mut door, limit| door.remove_member(within(limit, request)).await).await
+        self.ask(Effect::Each, request, |mut door: Door, request| async move { door.remove_member(request).await })
+            .await
     }
 
     /// Hands the leadership to a voter that has caught up; 0: to any other.
     pub async fn move_leader(&self, node_id: u64) -> Result<MoveLeaderReply, ClientError> {
         let request = MoveLeaderRequest { node_id };
-        self.ask(Effect::Each, async |mut door, limit| door.move_leader(within(limit, request)).await).await
+        self.ask(Effect::Each, request, |mut door: Door, request| async move { door.move_leader(request).await }).await
     }
 
     /// The digest and the sums of the node's replica at a log index; 0: the newest applied there.
     pub async fn verify(&self, log_index: u64) -> Result<VerifyReply, ClientError> {
         let request = VerifyRequest { log_index };
-        self.ask(Effect::None, async |mut door, limit| door.verify(within(limit, request)).await).await
+        self.ask(Effect::None, request, |mut door: Door, request| async move { door.verify(request).await }).await
     }
 
     /// Takes a snapshot on the node now, and purges the log behind it.
     pub async fn take_snapshot(&self) -> Result<TakeSnapshotReply, ClientError> {
-        self.ask(Effect::Once, async |mut door, limit| door.take_snapshot(within(limit, TakeSnapshotRequest {})).await)
-            .await
+        self.ask(Effect::Once, TakeSnapshotRequest {}, |mut door: Door, request| async move {
+            door.take_snapshot(request).await
+        })
+        .await
     }
 
-    async fn ask<T>(
+    async fn ask<M: Clone, T, F>(
         &self,
         effect: Effect,
-        ask: impl AsyncFn(Door, Duration) -> Result<Response<T>, Status>,
-    ) -> Result<T, ClientError> {
-        let ask = |channel, limit| ask(Door::new(channel), limit);
+        message: M,
+        mut ask: impl FnMut(Door, Request<M>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let ask = |channel, limit| ask(Door::new(channel), within(limit, message.clone()));
         let answered = self.caller.call(self.patience, effect, ask).await;
         match answered {
             Ok(answered) => Ok(answered.value.into_inner()),
@@ -122,3 +136,6 @@ impl OperatorClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

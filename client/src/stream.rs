@@ -485,3 +485,6 @@ impl Submission {
         let _ = self.answer.send(answer);
     }
 }
+
+#[cfg(test)]
+mod tests;
