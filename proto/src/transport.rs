@@ -108,3 +108,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 const FRAME_BYTES_MAX: u32 = 1024 * 1024;
 /// Room for the ids of an unknown outcome, and for tokens; h2's own default is 16 MiB.
 const HEADERS_BYTES_MAX: u32 = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

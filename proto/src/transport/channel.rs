@@ -37,7 +37,12 @@ pub fn channel(transport: Arc<dyn Transport>, address: &str, settings: &Http2Set
 fn endpoint(address: &str, settings: &Http2Settings) -> Result<Endpoint, Malformed> {
     let no_address = || Malformed::new("address", format!("`{address}` is not host:port"));
     let uri: http::Uri = format!("http://{address}").parse().map_err(|_| no_address())?;
-    uri.port_u16().filter(|_| uri.path() == "/").ok_or_else(no_address)?;
+    let is_host_and_port = uri.authority().is_some_and(|authority| {
+        authority.as_str() == address && authority.port_u16().is_some() && !authority.host().is_empty()
+    });
+    if !is_host_and_port || address.contains('@') {
+        return Err(no_address());
+    }
     let mut endpoint = Endpoint::from(uri)
         .http2_keep_alive_interval(settings.keepalive_interval)
         .keep_alive_timeout(settings.keepalive_timeout)
