@@ -52,6 +52,9 @@ use crate::{
 /// The size of one entry, its headers included: a full request of 8,189 events fits.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
 
+/// How often those whose callers gave up are swept out while nothing can be sent off: they must not fill the room.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+
 /// After an attempt that was not proposed, the next one waits for news of a leader, or for so long.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -103,6 +106,7 @@ impl Batcher {
             in_flight: 0,
             epoch: 0,
             paused_until: None,
+            swept_at: Instant::now(),
             gather_max: limits.gather_max(),
             in_flight_max: limits.entries_in_flight_max,
             admission: admission.clone(),
@@ -207,6 +211,10 @@ impl Ticket {
         self.turn(WAITING, CLAIMED)
     }
 
+    fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire) == GIVEN_UP
+    }
+
     /// The attempt was provably not proposed.
     fn give_back(&self) {
         assert!(self.turn(CLAIMED, WAITING), "only a claimed work is given back");
@@ -268,6 +276,7 @@ struct Gatherer {
     /// Counts the leaders seen. What is in flight to a leader of the past holds up nobody.
     epoch: u64,
     paused_until: Option<Instant>,
+    swept_at: Instant,
     gather_max: Duration,
     in_flight_max: usize,
     admission: Arc<Admission>,
@@ -341,17 +350,14 @@ impl Gatherer {
     }
 
     fn launch_by(&mut self, route: &Route) -> Option<Instant> {
-        if matches!(route, Route::Unknown) {
-            return None;
-        }
         loop {
             let now = Instant::now();
+            let oldest = self.oldest()?;
+            if matches!(route, Route::Unknown) || self.in_flight >= self.in_flight_max {
+                return self.sweep(now);
+            }
             if let Some(paused_until) = self.paused_until.filter(|until| *until > now) {
                 return Some(paused_until);
-            }
-            let oldest = self.oldest()?;
-            if self.in_flight >= self.in_flight_max {
-                return None;
             }
             let due = oldest + self.gather_max;
             if self.in_flight > 0 && !self.is_full() && due > now {
@@ -362,6 +368,23 @@ impl Gatherer {
                 self.launch(route.clone(), entry);
             }
         }
+    }
+
+    /// Drops those whose callers gave up, now and then. Returns when to look again, if anybody is left.
+    fn sweep(&mut self, now: Instant) -> Option<Instant> {
+        if self.swept_at + SWEEP_EVERY <= now {
+            self.swept_at = now;
+            for queue in &mut self.queues {
+                queue.retain(|work| {
+                    let given_up = work.ticket.is_given_up();
+                    if given_up {
+                        self.waiting = self.waiting.minus(work.size);
+                    }
+                    !given_up
+                });
+            }
+        }
+        self.oldest().map(|_| self.swept_at + SWEEP_EVERY)
     }
 
     fn oldest(&self) -> Option<Instant> {

@@ -210,15 +210,15 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// Bytes of log after which a snapshot is taken and the log behind it purged. 1 MiB to 1 TiB.
+    /// Bytes of log after which a snapshot is taken and the log behind it purged. 4 KiB to 1 TiB.
     pub snapshot_after_log_bytes: u64,
     /// Entries kept behind a snapshot, so that a replica which was away for a moment needs no snapshot. 0 to 10,000,000.
     pub log_entries_kept: u64,
     /// Milliseconds between comparisons of the replicas' digests. 100 to 3,600,000.
     pub digest_interval_ms: u64,
-    /// Events after which the working set is written to the state's disk. 1,000 to 10,000,000.
+    /// Events after which the working set is written to the state's disk. 1 to 10,000,000.
     pub flush_events: Option<usize>,
-    /// Bytes of one log segment. 1 MiB to 1 GiB.
+    /// Bytes of one log segment. 16 KiB to 1 GiB.
     pub log_segment_bytes: Option<u64>,
 }
 
@@ -226,7 +226,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             snapshot_after_log_bytes: 1 << 30,
-            log_entries_kept: 2_000,
+            log_entries_kept: 1_000,
             digest_interval_ms: 5_000,
             flush_events: None,
             log_segment_bytes: None,
@@ -299,6 +299,14 @@ impl NodeConfig {
         {
             check_address(name, address)?;
         }
+        for (name, address, advertised) in [
+            ("peer", &self.listen.peer, &self.advertise.peer),
+            ("client", &self.listen.client, &self.advertise.client),
+        ] {
+            if advertised.is_none() && (address.starts_with("0.0.0.0:") || address.starts_with("[::]:")) {
+                return Err(format!("listen.{name} = \"{address}\" is no address to call: set advertise.{name}"));
+            }
+        }
         within("limits.deadline_ms_max", limits.deadline_ms_max, 1, 3_600_000)?;
         within("limits.deadline_ms_default", limits.deadline_ms_default, 1, limits.deadline_ms_max)?;
         within("limits.requests_max", limits.requests_max as u64, 1, 1_000_000)?;
@@ -310,26 +318,16 @@ impl NodeConfig {
         within("limits.stream_window_max", limits.stream_window_max as u64, 1, 4_096)?;
         within("limits.message_bytes_max", limits.message_bytes_max as u64, 2 << 20, 64 << 20)?;
         within("limits.drain_ms_max", limits.drain_ms_max, 0, 600_000)?;
-        within("storage.snapshot_after_log_bytes", storage.snapshot_after_log_bytes, 1 << 20, 1 << 40)?;
+        within("storage.snapshot_after_log_bytes", storage.snapshot_after_log_bytes, 4 << 10, 1 << 40)?;
         within("storage.log_entries_kept", storage.log_entries_kept, 0, 10_000_000)?;
         within("storage.digest_interval_ms", storage.digest_interval_ms, 100, 3_600_000)?;
         if let Some(events) = storage.flush_events {
-            within("storage.flush_events", events as u64, 1_000, 10_000_000)?;
+            within("storage.flush_events", events as u64, 1, 10_000_000)?;
         }
         if let Some(bytes) = storage.log_segment_bytes {
-            within("storage.log_segment_bytes", bytes, 1 << 20, 1 << 30)?;
+            within("storage.log_segment_bytes", bytes, 16 << 10, 1 << 30)?;
         }
         Ok(())
-    }
-
-    /// host:port of the client door as others see it.
-    pub fn client_address(&self) -> &str {
-        self.advertise.client.as_deref().unwrap_or(&self.listen.client)
-    }
-
-    /// host:port of the peer door as others see it.
-    pub fn peer_address(&self) -> &str {
-        self.advertise.peer.as_deref().unwrap_or(&self.listen.peer)
     }
 
     pub fn http2(&self) -> Http2Settings {
@@ -340,6 +338,7 @@ impl NodeConfig {
             connect_timeout: timings.connect_timeout,
             reset_stream_duration: self.http2.reset_stream_duration,
             fixed_date: self.http2.fixed_date,
+            ..Http2Settings::default()
         }
     }
 

@@ -1,0 +1,222 @@
+//! `jangbu.v1.Ledger`: the nine operations, and the packed stream.
+//!
+//! Typed messages become packed records at this door and stay so. Writes go to the batcher; reads are admitted by the
+//! reader and answered from the state here.
+//!
+//! Not here: what the rules of money say, which is in the replies and no error.
+
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use jangbu_ledger::{AccountId, TransferId};
+use jangbu_proto::{
+    batch::{Operation, ReplyView, RequestView, events_count},
+    convert::{self, Consistency},
+    jangbu::v1::{self, ledger_server::Ledger},
+};
+use jangbu_raft_store::{Read, StateReader, StoreError};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    deadline,
+    status::{to_status, to_status_with_ids},
+    submit,
+};
+use crate::{
+    batcher::{Applied, Batcher},
+    config::Limits,
+    error::CallError,
+    metrics::{Call, Metrics},
+    reader::Reader,
+};
+
+#[derive(Clone)]
+pub struct LedgerService {
+    pub batcher: Batcher,
+    pub reader: Arc<Reader>,
+    pub state: StateReader,
+    pub limits: Limits,
+    pub metrics: Arc<Metrics>,
+    pub tasks: TaskTracker,
+    /// Streams end when it is cancelled: requests in flight are answered, new ones are not taken.
+    pub closing: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Ledger for LedgerService {
+    type SubmitStream = BoxStream<'static, Result<v1::SubmitReply, Status>>;
+
+    async fn create_accounts(
+        &self,
+        request: Request<v1::CreateAccountsRequest>,
+    ) -> Result<Response<v1::CreateAccountsReply>, Status> {
+        let call = self.metrics.call("create_accounts");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let records = convert::pack_accounts(request.get_ref());
+        let written = self.write(Operation::CreateAccounts, records, deadline).await;
+        call.end(written).map(|(at, reply)| Response::new(convert::create_accounts_reply(at, &reply)))
+    }
+
+    async fn create_transfers(
+        &self,
+        request: Request<v1::CreateTransfersRequest>,
+    ) -> Result<Response<v1::CreateTransfersReply>, Status> {
+        let call = self.metrics.call("create_transfers");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let records = convert::pack_transfers(request.get_ref());
+        let written = self.write(Operation::CreateTransfers, records, deadline).await;
+        call.end(written).map(|(at, reply)| Response::new(convert::create_transfers_reply(at, &reply)))
+    }
+
+    async fn lookup_accounts(
+        &self,
+        request: Request<v1::LookupAccountsRequest>,
+    ) -> Result<Response<v1::AccountsReply>, Status> {
+        let call = self.metrics.call("lookup_accounts");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let ids = convert::ids(&request.ids).map(|ids| ids.into_iter().map(AccountId).collect());
+        let read = |ids| self.state.lookup_accounts(ids);
+        let answered = self.read(call, &request.read, deadline, ids, read).await?;
+        Ok(Response::new(convert::accounts_reply(answered.0, &answered.1)))
+    }
+
+    async fn lookup_transfers(
+        &self,
+        request: Request<v1::LookupTransfersRequest>,
+    ) -> Result<Response<v1::TransfersReply>, Status> {
+        let call = self.metrics.call("lookup_transfers");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let ids = convert::ids(&request.ids).map(|ids| ids.into_iter().map(TransferId).collect());
+        let read = |ids| self.state.lookup_transfers(ids);
+        let answered = self.read(call, &request.read, deadline, ids, read).await?;
+        Ok(Response::new(convert::transfers_reply(answered.0, &answered.1, 0)))
+    }
+
+    async fn get_account_transfers(
+        &self,
+        request: Request<v1::GetAccountTransfersRequest>,
+    ) -> Result<Response<v1::TransfersReply>, Status> {
+        let call = self.metrics.call("get_account_transfers");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let filter = convert::account_filter(request.filter.as_ref());
+        let read = |filter| self.state.get_account_transfers(filter);
+        let (at, page) = self.read(call, &request.read, deadline, filter, read).await?;
+        Ok(Response::new(convert::transfers_reply(at, &page.items, page.scanned_to)))
+    }
+
+    async fn get_account_balances(
+        &self,
+        request: Request<v1::GetAccountBalancesRequest>,
+    ) -> Result<Response<v1::AccountBalancesReply>, Status> {
+        let call = self.metrics.call("get_account_balances");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let filter = convert::account_filter(request.filter.as_ref());
+        let read = |filter| self.state.get_account_balances(filter);
+        let (at, page) = self.read(call, &request.read, deadline, filter, read).await?;
+        Ok(Response::new(convert::balances_reply(at, &page.items, page.scanned_to)))
+    }
+
+    async fn query_accounts(
+        &self,
+        request: Request<v1::QueryAccountsRequest>,
+    ) -> Result<Response<v1::AccountsReply>, Status> {
+        let call = self.metrics.call("query_accounts");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let filter = convert::query_filter(request.filter.as_ref());
+        let read = |filter| self.state.query_accounts(filter);
+        let (at, accounts) = self.read(call, &request.read, deadline, filter, read).await?;
+        Ok(Response::new(convert::accounts_reply(at, &accounts)))
+    }
+
+    async fn query_transfers(
+        &self,
+        request: Request<v1::QueryTransfersRequest>,
+    ) -> Result<Response<v1::TransfersReply>, Status> {
+        let call = self.metrics.call("query_transfers");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let filter = convert::query_filter(request.filter.as_ref());
+        let read = |filter| self.state.query_transfers(filter);
+        let (at, page) = self.read(call, &request.read, deadline, filter, read).await?;
+        Ok(Response::new(convert::transfers_reply(at, &page.items, page.scanned_to)))
+    }
+
+    async fn get_change_events(
+        &self,
+        request: Request<v1::GetChangeEventsRequest>,
+    ) -> Result<Response<v1::ChangeEventsReply>, Status> {
+        let call = self.metrics.call("get_change_events");
+        let deadline = deadline(request.metadata(), &self.limits);
+        let request = request.into_inner();
+        let filter = convert::change_events_filter(request.filter.as_ref());
+        let read = |filter| self.state.change_events(filter);
+        let (at, events) = self.read(call, &request.read, deadline, filter, read).await?;
+        Ok(Response::new(convert::change_events_reply(at, &events)))
+    }
+
+    async fn submit(
+        &self,
+        request: Request<Streaming<v1::SubmitRequest>>,
+    ) -> Result<Response<Self::SubmitStream>, Status> {
+        Ok(Response::new(submit::serve(self.clone(), request.into_inner())))
+    }
+}
+
+impl LedgerService {
+    /// Has one request applied. Blocks on a quorum.
+    pub(super) async fn write(
+        &self,
+        operation: Operation,
+        records: Result<bytes::Bytes, jangbu_proto::Malformed>,
+        deadline: Instant,
+    ) -> Result<(v1::AppliedAt, ReplyView), Status> {
+        let records = records.map_err(|malformed| to_status(malformed.into()))?;
+        let events_count = events_count(records.len()).map_err(|malformed| to_status(malformed.into()))?;
+        let request = RequestView { operation, events_count, records: records.clone() };
+        let applied = self.batcher.submit(vec![request], deadline).await;
+        let applied = applied.map_err(|error| {
+            let ids: Vec<u128> = convert::record_ids(&records).collect();
+            to_status_with_ids(error, ids.into_iter())
+        })?;
+        Ok(only_reply(applied))
+    }
+
+    /// Answers one read. Linearizable reads block on a quorum.
+    async fn read<A, T, F>(
+        &self,
+        call: Call,
+        options: &Option<v1::ReadOptions>,
+        deadline: Instant,
+        asked: Result<A, jangbu_proto::Malformed>,
+        read: impl FnOnce(A) -> F,
+    ) -> Result<(v1::ReadAt, T), Status>
+    where
+        F: Future<Output = Result<Read<T>, StoreError>>,
+    {
+        let answered = async {
+            let asked = asked?;
+            let consistency: Consistency = convert::consistency(options.as_ref())?;
+            let pass = self.reader.admit(consistency, deadline).await?;
+            let Read { at, value } = timeout_at(deadline, read(asked)).await.map_err(|_| slow())??;
+            Ok((self.reader.read_at(&pass, &at)?, value))
+        };
+        call.end(answered.await.map_err(to_status))
+    }
+}
+
+fn slow() -> CallError {
+    CallError::unavailable(jangbu_proto::reason::NOT_READY, "the read took longer than its deadline")
+}
+
+fn only_reply(applied: Applied) -> (v1::AppliedAt, ReplyView) {
+    let reply = applied.replies.into_iter().next().expect("one request, one reply");
+    (convert::applied_at(applied.log_index, applied.term, &reply), reply)
+}
+

@@ -1,0 +1,75 @@
+//! The packed stream: several requests in flight, each answered by its tag, in whatever order they are done.
+//!
+//! Laws
+//! * A window bounds what is in flight; while it is full, nothing more is read, so the sender's own flow control holds it.
+//! * A refused request leaves the stream open.
+//!
+//! Not here: batching (`batcher.rs`), what a failure looks like on a stream (`proto::reason::failure`).
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use jangbu_proto::{
+    convert,
+    jangbu::v1::{self, submit_reply::Outcome},
+    reason,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tonic::{Status, Streaming};
+
+use super::ledger::LedgerService;
+
+type Reply = Result<v1::SubmitReply, Status>;
+
+pub fn serve(service: LedgerService, requests: Streaming<v1::SubmitRequest>) -> BoxStream<'static, Reply> {
+    let window = service.limits.stream_window_max;
+    // One place per request in flight: an answer never waits for room.
+    let (replies, outgoing) = mpsc::channel(window);
+    let tasks = service.tasks.clone();
+    tasks.spawn(run(service, requests, replies, window));
+    Box::pin(stream::unfold(outgoing, |mut outgoing| async { Some((outgoing.recv().await?, outgoing)) }))
+}
+
+async fn run(service: LedgerService, requests: Streaming<v1::SubmitRequest>, replies: mpsc::Sender<Reply>, window: usize) {
+    let closing = service.closing.clone();
+    let gone = replies.clone();
+    let requests = requests
+        .take_while(|request| std::future::ready(request.is_ok()))
+        .filter_map(|request| std::future::ready(request.ok()))
+        .take_until(async move {
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => {}
+                () = gone.closed() => {}
+            }
+        });
+    requests
+        .for_each_concurrent(window, |request| async {
+            let reply = answer(&service, request).await;
+            // Whoever hung up will ask again with the same ids.
+            let _ = replies.send(Ok(reply)).await;
+        })
+        .await;
+}
+
+async fn answer(service: &LedgerService, request: v1::SubmitRequest) -> v1::SubmitReply {
+    let call = service.metrics.call("submit");
+    let tag = request.tag;
+    let deadline = Instant::now() + limit(service, request.deadline_ms);
+    let written = match convert::submitted(request) {
+        Ok((operation, records)) => service.write(operation, Ok(records), deadline).await,
+        Err(malformed) => Err(reason::malformed(&malformed)),
+    };
+    let outcome = match call.end(written) {
+        Ok((at, reply)) => Outcome::Applied(convert::applied(at, &reply)),
+        Err(status) => Outcome::Failure(reason::failure(&status)),
+    };
+    v1::SubmitReply { tag, outcome: Some(outcome) }
+}
+
+fn limit(service: &LedgerService, deadline_ms: u32) -> Duration {
+    match deadline_ms {
+        0 => service.limits.deadline_default(),
+        ms => Duration::from_millis(ms.into()).min(service.limits.deadline_max()),
+    }
+}

@@ -1,0 +1,107 @@
+//! `jangbud`: one node of a Jangbu cluster.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use jangbu_node::{
+    Environment, NodeConfig,
+    config::{ENVIRONMENT_PREFIX, LogFormat, Logging},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// One node of a Jangbu cluster.
+#[derive(Parser)]
+#[command(
+    name = "jangbud",
+    version,
+    after_help = "Settings come from the file, then from the environment (JANGBU__SECTION__KEY), then from --set.\n\n\
+                  Examples:\n  jangbud --config /etc/jangbu/node.toml\n  \
+                  jangbud --config node.toml --set network=metro --set limits.requests_max=5000\n  \
+                  jangbud --config node.toml --check\n\n\
+                  SIGTERM and SIGINT drain: the leadership is handed over, calls in flight end, exit 0."
+)]
+struct Arguments {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Overrides one setting; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Checks the configuration, says what is wrong with it, and ends.
+    #[arg(long)]
+    check: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Exit codes: 0 stopped as asked, 1 the node can't go on, 2 the configuration is wrong.
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match read_config(&arguments) {
+        Ok(config) => config,
+        Err(message) => {
+            eprintln!("jangbud: {}: {message}", arguments.config.display());
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check {
+        println!("{}: this configuration is good", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    // Held to the end: dropping it writes what is still buffered.
+    let _writer = log_to_stderr(&config.logging);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("jangbud").build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("jangbud: no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jangbud: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: NodeConfig) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopping.cancel();
+    });
+    Ok(jangbu_node::run(config, Environment::production(), stop).await?)
+}
+
+fn read_config(arguments: &Arguments) -> Result<NodeConfig, String> {
+    let toml = fs::read_to_string(&arguments.config).map_err(|error| error.to_string())?;
+    let environment = std::env::vars().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
+    NodeConfig::read(&toml, environment, arguments.set.clone())
+}
+
+/// A node must not wait for whoever reads its log: lines are written by a thread of their own, and lost when it can't
+/// keep up.
+fn log_to_stderr(logging: &Logging) -> tracing_appender::non_blocking::WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = EnvFilter::try_new(&logging.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    match logging.format {
+        LogFormat::Text => subscriber.with_ansi(false).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    guard
+}

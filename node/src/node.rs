@@ -1,0 +1,537 @@
+//! A node's whole life: builds the rooms, opens the doors, waits, closes, in this order.
+//!
+//! Laws
+//! * Doors open when the state is there, and Raft campaigns when the doors are open.
+//! * When Raft or the store can't be trusted any more, [`Node::serve`] ends with the cause, at once and with all doors: a
+//!   node that listens but can't commit is worse than one that is gone.
+//!
+//! Not here: signals and files (`main.rs`).
+
+use std::{sync::Arc, time::Duration};
+
+use jangbu_proto::{
+    CLIENT_DOOR_DESCRIPTORS,
+    cluster::v1::{operator_server::OperatorServer, peer_server::PeerServer},
+    entry::NodeInfo,
+    jangbu::v1::ledger_server::LedgerServer,
+    transport::{Door, Http2Settings, Listener, PEER_MESSAGE_BYTES_MAX, door, serve},
+};
+use jangbu_raft_store::{Fatal, Raft, Store, StoreConfig};
+use openraft::{Config, SnapshotPolicy, async_runtime::WatchReceiver};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    admission::Admission,
+    api::{ledger::LedgerService, operator::OperatorService},
+    applied::AppliedIndex,
+    batcher::{Batcher, WayOut},
+    clock_skew::ClockSkew,
+    config::{NodeConfig, Timings},
+    digests::Digests,
+    environment::{Environment, draw_id},
+    error::NodeError,
+    forwarder::Forwarder,
+    health::Health,
+    http,
+    identity::Identity,
+    leadership,
+    membership::Membership,
+    metrics::Metrics,
+    peers::{GROUP, Peers, envelope::Gate, network::Network, service::PeerService, snapshot::Reception},
+    proposer::Proposer,
+    pulse::Pulse,
+    reader::Reader,
+    shutdown,
+    snapshots::Snapshots,
+};
+
+/// How long the last tasks may take to end once they are told to.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// How often gRPC's health service is told what [`Health`] knows.
+const HEALTH_EVERY: Duration = Duration::from_millis(100);
+
+/// Entries sent to a peer in one message; the log caps the bytes.
+const APPEND_ENTRIES_MAX: u64 = 256;
+
+/// Entries written to the log at once.
+const WRITE_ENTRIES_MAX: u64 = 64;
+
+/// A follower further behind than this gets a snapshot although the log is still there.
+const LAG_FOR_SNAPSHOT: u64 = 1_000_000;
+
+/// Runs a node until `stop`; ends with an error when it can't go on.
+pub async fn run(config: NodeConfig, environment: Environment, stop: CancellationToken) -> Result<(), NodeError> {
+    Node::start(config, environment).await?.serve(stop).await
+}
+
+/// A node whose doors are open.
+pub struct Node {
+    config: NodeConfig,
+    info: NodeInfo,
+    http_address: Option<String>,
+    raft: Raft,
+    fatal: Fatal,
+    health: Arc<Health>,
+    membership: Arc<Membership>,
+    admission: Arc<Admission>,
+    /// Whoever finds that the node can't go on says so here.
+    endings: mpsc::UnboundedReceiver<NodeError>,
+    client_tasks: TaskTracker,
+    tasks: TaskTracker,
+    stop_clients: CancellationToken,
+    stop_all: CancellationToken,
+}
+
+struct Doors {
+    client: Listener,
+    peer: Listener,
+    http: Option<Listener>,
+}
+
+impl Node {
+    /// Opens the store and the doors. Blocks on the disk.
+    pub async fn start(config: NodeConfig, environment: Environment) -> Result<Self, NodeError> {
+        let doors = Doors::open(&config, &environment).await?;
+        let store = jangbu_raft_store::open(store_config(&config, &environment), environment.store.clone()).await?;
+        let info = node_info(&config, &doors, &store);
+        let identity =
+            Arc::new(Identity::new(config.node_id, info, store.folder.clone(), environment.store.blocking.clone()));
+        Rooms::build(config, environment, store, identity).await?.open(doors)
+    }
+
+    /// host:port of the client door, as others see it.
+    pub fn client_address(&self) -> &str {
+        &self.info.client_address
+    }
+
+    /// host:port of the peer door, as others see it.
+    pub fn peer_address(&self) -> &str {
+        &self.info.peer_address
+    }
+
+    /// host:port of the HTTP door.
+    pub fn http_address(&self) -> Option<&str> {
+        self.http_address.as_deref()
+    }
+
+    /// Serves until `stop`, then drains. Ends with an error when the node can't go on.
+    pub async fn serve(mut self, stop: CancellationToken) -> Result<(), NodeError> {
+        let ended = tokio::select! {
+            biased;
+            cause = self.cannot_go_on() => Err(cause),
+            () = stop.cancelled() => Ok(()),
+        };
+        match &ended {
+            Ok(()) => self.drain().await,
+            Err(cause) => tracing::error!(%cause, "this node can't go on"),
+        }
+        self.close().await;
+        ended
+    }
+
+    async fn cannot_go_on(&mut self) -> NodeError {
+        let mut metrics = self.raft.metrics();
+        let raft_stopped = async {
+            loop {
+                if let Err(fatal) = &metrics.borrow_watched().running_state {
+                    return fatal.to_string();
+                }
+                if metrics.changed().await.is_err() {
+                    return "its task has ended".to_owned();
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            // The store's word comes first: it is the cause when both fail.
+            cause = self.fatal.raised() => NodeError::Fenced(cause.to_string()),
+            Some(cause) = self.endings.recv() => cause,
+            cause = raft_stopped => match self.fatal.cause() {
+                Some(store) => NodeError::Fenced(store.to_string()),
+                None => NodeError::RaftStopped(cause),
+            },
+        }
+    }
+
+    async fn drain(&mut self) {
+        tracing::info!("stopping");
+        let deadline = Instant::now() + self.config.limits.drain_max();
+        shutdown::hand_over(&self.health, &self.membership, deadline).await;
+        self.stop_clients.cancel();
+        self.client_tasks.close();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if timeout(left, self.client_tasks.wait()).await.is_err() {
+            tracing::warn!("some calls were cut off");
+        }
+    }
+
+    /// Everything ends here, whatever went before.
+    async fn close(self) {
+        self.admission.close();
+        self.stop_clients.cancel();
+        self.stop_all.cancel();
+        self.tasks.close();
+        self.client_tasks.close();
+        // A Raft core that hangs must not keep the process.
+        if timeout(LAST_CALL, self.raft.shutdown()).await.is_err() {
+            tracing::warn!("the Raft core did not stop in time");
+        }
+        let ended = async {
+            self.tasks.wait().await;
+            self.client_tasks.wait().await;
+        };
+        if timeout(LAST_CALL, ended).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+impl Doors {
+    async fn open(config: &NodeConfig, environment: &Environment) -> Result<Self, NodeError> {
+        Ok(Self {
+            client: listen(environment, &config.listen.client).await?,
+            peer: listen(environment, &config.listen.peer).await?,
+            http: match &config.listen.http {
+                Some(address) => Some(listen(environment, address).await?),
+                None => None,
+            },
+        })
+    }
+}
+
+async fn listen(environment: &Environment, address: &str) -> Result<Listener, NodeError> {
+    let listening = environment.transport.listen(address.to_owned()).await;
+    listening.map_err(|source| NodeError::Listen { address: address.to_owned(), source })
+}
+
+fn store_config(config: &NodeConfig, environment: &Environment) -> StoreConfig {
+    StoreConfig {
+        data_dir: config.data_dir.clone(),
+        group: GROUP,
+        node_id: config.node_id,
+        new_incarnation: draw_id(&*environment.entropy),
+        log: config.log(),
+        state: config.state(),
+    }
+}
+
+fn node_info(config: &NodeConfig, doors: &Doors, store: &Store) -> NodeInfo {
+    let identity = store.folder.identity().expect("an open store has an identity");
+    NodeInfo {
+        peer_address: config.advertise.peer.clone().unwrap_or_else(|| doors.peer.address.clone()),
+        client_address: config.advertise.client.clone().unwrap_or_else(|| doors.client.address.clone()),
+        data_center: config.data_center.clone(),
+        incarnation: identity.incarnation,
+    }
+}
+
+/// All that stands between the store and the doors.
+struct Rooms {
+    config: NodeConfig,
+    environment: Environment,
+    settings: Http2Settings,
+    raft: Raft,
+    fatal: Fatal,
+    identity: Arc<Identity>,
+    metrics: Arc<Metrics>,
+    admission: Arc<Admission>,
+    batcher: Batcher,
+    reader: Arc<Reader>,
+    health: Arc<Health>,
+    membership: Arc<Membership>,
+    snapshots: Arc<Snapshots>,
+    applied: AppliedIndex,
+    reception: Arc<Reception>,
+    gate: Arc<Gate>,
+    state: jangbu_raft_store::StateReader,
+    endings: mpsc::UnboundedReceiver<NodeError>,
+    client_tasks: TaskTracker,
+    tasks: TaskTracker,
+    stop_clients: CancellationToken,
+    stop_all: CancellationToken,
+}
+
+impl Rooms {
+    async fn build(
+        config: NodeConfig,
+        environment: Environment,
+        store: Store,
+        identity: Arc<Identity>,
+    ) -> Result<Self, NodeError> {
+        let (tasks, stop_all) = (TaskTracker::new(), CancellationToken::new());
+        let settings = config.http2();
+        let timings = config.network.timings();
+        let metrics = Metrics::new(config.node_id);
+        let peers = Arc::new(Peers::new(identity.clone(), timings.clone(), settings.clone(), &environment));
+
+        let Store { log, state, reader: state_reader, log_stats, incoming, fatal, .. } = store;
+        let raft_config = Arc::new(raft_config(&config, &timings)?);
+        let network = Network { peers: peers.clone() };
+        let raft = Raft::build(config.node_id, raft_config, network, log, state).await;
+        let raft = raft.map_err(|fatal| NodeError::RaftStopped(fatal.to_string()))?;
+
+        let leadership = leadership::watch(&raft, &tasks, stop_all.clone());
+        let applied = AppliedIndex::watch(&raft, &tasks, stop_all.clone());
+        let (end, endings) = mpsc::unbounded_channel();
+        let gate = Arc::new(Gate::new(identity.clone(), raft.clone(), state_reader.clone(), end));
+
+        let proposer = Arc::new(Proposer::new(raft.clone(), environment.clock.clone()));
+        let forwarder = Arc::new(Forwarder::new(peers.clone()));
+        let admission = Arc::new(Admission::new(&config.limits, environment.entropy.clone(), metrics.clone()));
+        let batcher = Batcher::start(
+            &config.limits,
+            admission.clone(),
+            leadership.clone(),
+            WayOut { proposer: proposer.clone(), forwarder },
+            metrics.clone(),
+            &tasks,
+            stop_all.clone(),
+        );
+        let reader = Reader::start(
+            raft.clone(),
+            peers.clone(),
+            applied.clone(),
+            leadership.clone(),
+            &config.limits,
+            metrics.clone(),
+            &tasks,
+            stop_all.clone(),
+        );
+        let membership = Arc::new(Membership {
+            raft: raft.clone(),
+            peers: peers.clone(),
+            identity: identity.clone(),
+            state: state_reader.clone(),
+            leadership: leadership.clone(),
+            entropy: environment.entropy.clone(),
+            changing: tokio::sync::Mutex::default(),
+        });
+        let health = Arc::new(Health {
+            raft: raft.clone(),
+            identity: identity.clone(),
+            reader: reader.clone(),
+            state: state_reader.clone(),
+            log: log_stats.clone(),
+            draining: false.into(),
+        });
+        let snapshots = Arc::new(Snapshots {
+            raft: raft.clone(),
+            log: log_stats,
+            applied: applied.clone(),
+            after_log_bytes: config.storage.snapshot_after_log_bytes,
+        });
+        let reception = Arc::new(Reception {
+            raft: raft.clone(),
+            gate: gate.clone(),
+            receiver: incoming,
+            limit: timings.snapshot_progress_timeout,
+            one_at_a_time: tokio::sync::Mutex::default(),
+        });
+        let pulse = Pulse {
+            proposer,
+            state: state_reader.clone(),
+            applied: applied.clone(),
+            leadership,
+            clock: environment.clock.clone(),
+            metrics: metrics.clone(),
+        };
+        let digests = Digests {
+            raft: raft.clone(),
+            peers,
+            state: state_reader.clone(),
+            metrics: metrics.clone(),
+            every: Duration::from_millis(config.storage.digest_interval_ms),
+        };
+        tasks.spawn(pulse.run(stop_all.clone()));
+        tasks.spawn(digests.run(stop_all.clone()));
+        let (taking, stop) = (snapshots.clone(), stop_all.clone());
+        tasks.spawn(async move { taking.run(stop).await });
+
+        Ok(Self {
+            settings,
+            raft,
+            fatal,
+            identity,
+            metrics,
+            admission,
+            batcher,
+            reader,
+            health,
+            membership,
+            snapshots,
+            applied,
+            reception,
+            gate,
+            state: state_reader,
+            endings,
+            client_tasks: TaskTracker::new(),
+            tasks,
+            stop_clients: CancellationToken::new(),
+            stop_all,
+            config,
+            environment,
+        })
+    }
+
+    /// Opens the doors and lets Raft campaign.
+    fn open(self, doors: Doors) -> Result<Node, NodeError> {
+        let http_address = doors.http.as_ref().map(|listener| listener.address.clone());
+        tracing::info!(
+            node_id = self.config.node_id,
+            client = doors.client.address,
+            peer = doors.peer.address,
+            http = http_address,
+            "serving"
+        );
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        self.tasks.spawn(report_health(reporter, self.health.clone(), self.stop_all.clone()));
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(CLIENT_DOOR_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| NodeError::Config(error.to_string()))?;
+        let operator = OperatorServer::new(self.operator_service());
+
+        let client_door = door(&self.settings)
+            .add_service(
+                LedgerServer::new(self.ledger_service())
+                    .max_decoding_message_size(self.config.limits.message_bytes_max),
+            )
+            .add_service(operator.clone())
+            .add_service(health_service)
+            .add_service(reflection);
+        let peer_door = door(&self.settings)
+            .add_service(
+                PeerServer::new(self.peer_service())
+                    .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX),
+            )
+            .add_service(operator);
+        let grace = self.config.limits.drain_max();
+        self.tasks.spawn(keep(peer_door, doors.peer, self.settings.clone(), self.stop_all.clone(), Duration::ZERO));
+        self.client_tasks.spawn(keep(client_door, doors.client, self.settings.clone(), self.stop_clients.clone(), grace));
+        if let Some(listener) = doors.http {
+            let (health, metrics) = (self.health.clone(), self.metrics.clone());
+            self.tasks.spawn(http::serve(listener, health, metrics, self.stop_all.clone()));
+        }
+        self.raft.run();
+        Ok(Node {
+            info: self.identity.info.clone(),
+            config: self.config,
+            http_address,
+            raft: self.raft,
+            fatal: self.fatal,
+            health: self.health,
+            membership: self.membership,
+            admission: self.admission,
+            endings: self.endings,
+            client_tasks: self.client_tasks,
+            tasks: self.tasks,
+            stop_clients: self.stop_clients,
+            stop_all: self.stop_all,
+        })
+    }
+
+    fn ledger_service(&self) -> LedgerService {
+        LedgerService {
+            batcher: self.batcher.clone(),
+            reader: self.reader.clone(),
+            state: self.state.clone(),
+            limits: self.config.limits.clone(),
+            metrics: self.metrics.clone(),
+            tasks: self.client_tasks.clone(),
+            closing: self.stop_clients.clone(),
+        }
+    }
+
+    fn operator_service(&self) -> OperatorService {
+        OperatorService {
+            raft: self.raft.clone(),
+            identity: self.identity.clone(),
+            membership: self.membership.clone(),
+            state: self.state.clone(),
+            reader: self.reader.clone(),
+            applied: self.applied.clone(),
+            snapshots: self.snapshots.clone(),
+            health: self.health.clone(),
+            limits: self.config.limits.clone(),
+        }
+    }
+
+    fn peer_service(&self) -> PeerService {
+        PeerService {
+            raft: self.raft.clone(),
+            gate: self.gate.clone(),
+            batcher: self.batcher.clone(),
+            reader: self.reader.clone(),
+            state: self.state.clone(),
+            leadership: self.membership.leadership.clone(),
+            reception: self.reception.clone(),
+            clock_skew: Arc::new(ClockSkew::new(self.environment.clock.clone(), self.metrics.clone())),
+            deadline_max: self.config.limits.deadline_max(),
+            tasks: self.tasks.clone(),
+        }
+    }
+}
+
+/// Keeps a door open until `stop`.
+async fn keep(door: Door, listener: Listener, settings: Http2Settings, stop: CancellationToken, grace: Duration) {
+    let address = listener.address.clone();
+    if let Err(error) = serve(door, listener, &settings, stop.cancelled_owned(), grace).await {
+        tracing::error!(address, %error, "a door is closed");
+    }
+}
+
+/// Tells gRPC's health service what load balancers ask it.
+async fn report_health(reporter: HealthReporter, health: Arc<Health>, stop: CancellationToken) {
+    let mut ticks = interval(HEALTH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let status = match health.not_ready_because() {
+            None => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
+        };
+        for service in ["", "jangbu.v1.Ledger"] {
+            reporter.set_service_status(service, status).await;
+        }
+    }
+}
+
+fn raft_config(config: &NodeConfig, timings: &Timings) -> Result<Config, NodeError> {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let raft = Config {
+        cluster_name: "jangbu".into(),
+        heartbeat_interval: ms(timings.heartbeat),
+        election_timeout_min: ms(timings.election_min),
+        election_timeout_max: ms(timings.election_max),
+        // Only a bound on the whole transfer, which our own progress deadline makes needless.
+        install_snapshot_timeout: 24 * 3_600 * 1_000,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        max_append_entries: Some(WRITE_ENTRIES_MAX),
+        replication_lag_threshold: LAG_FOR_SNAPSHOT,
+        // Snapshots are taken by bytes (`snapshots.rs`).
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.storage.log_entries_kept,
+        purge_batch_size: 1,
+        // A node that was cut off must not disturb a healthy leader when it comes back.
+        enable_pre_vote: Some(true),
+        // A restarted leader asks first: its state may be behind what it had acknowledged.
+        enable_leader_restore: Some(false),
+        // A follower whose log went back has lost what it acknowledged.
+        allow_log_reversion: Some(false),
+        ..Config::default()
+    };
+    raft.validate().map_err(|error| NodeError::Config(error.to_string()))
+}

@@ -1,0 +1,66 @@
+//! When a snapshot is taken: after so many bytes of log, or when an operator asks.
+//!
+//! openraft counts entries; an entry may hold one transfer or eight thousand, so bytes are counted here. Behind a
+//! snapshot, openraft purges the log by itself and keeps `log_entries_kept`.
+//!
+//! Not here: what a snapshot is (`raft_store::snapshot`).
+
+use std::time::Duration;
+
+use jangbu_proto::reason;
+use jangbu_raft_store::{LogStats, Raft};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::{applied::AppliedIndex, error::CallError};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub struct Snapshots {
+    pub raft: Raft,
+    pub log: LogStats,
+    pub applied: AppliedIndex,
+    pub after_log_bytes: u64,
+}
+
+impl Snapshots {
+    /// Runs until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What was on disk after the last snapshot; entries that are kept behind it don't count twice.
+        let mut base = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let log_bytes = self.log.bytes_unpurged();
+            base = log_bytes.min(base);
+            if log_bytes - base >= self.after_log_bytes {
+                base = log_bytes;
+                tracing::info!(applied = self.applied.get(), log_bytes, "taking a snapshot");
+                if self.raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes a snapshot of at least what is applied now; returns its index. Blocks on the disk.
+    pub async fn take(&self, deadline: Instant) -> Result<u64, CallError> {
+        let applied = self.applied.get();
+        if applied == 0 {
+            return Err(CallError::precondition(reason::NOT_INITIALIZED, "there is nothing to take a snapshot of"));
+        }
+        let mut progress = self.raft.watch_snapshot_progress();
+        self.raft.trigger().snapshot().await.map_err(|fatal| CallError::internal(fatal.to_string()))?;
+        let taken = progress.wait_until(move |at| at.as_ref().is_some_and(|id| id.index >= applied));
+        match timeout_at(deadline, taken).await {
+            Ok(Ok(at)) => Ok(at.map_or(0, |id| id.index)),
+            Ok(Err(_)) => Err(crate::admission::shutting_down()),
+            Err(_) => Err(CallError::unavailable(reason::NOT_READY, "the snapshot is being taken; look again")),
+        }
+    }
+}
