@@ -273,10 +273,8 @@ impl NodeConfig {
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, String> {
         let mut table: toml::Table = toml.parse().map_err(|error: toml::de::Error| error.to_string())?;
-        let from_environment: BTreeMap<String, String> = environment
-            .into_iter()
-            .filter_map(|(name, value)| Some((dotted_key(&name)?, value)))
-            .collect();
+        let from_environment: BTreeMap<String, String> =
+            environment.into_iter().filter_map(|(name, value)| Some((dotted_key(&name)?, value))).collect();
         for (key, value) in from_environment.into_iter().chain(overrides) {
             overlay(&mut table, &key, &value)?;
         }
@@ -299,10 +297,9 @@ impl NodeConfig {
         {
             check_address(name, address)?;
         }
-        for (name, address, advertised) in [
-            ("peer", &self.listen.peer, &self.advertise.peer),
-            ("client", &self.listen.client, &self.advertise.client),
-        ] {
+        for (name, address, advertised) in
+            [("peer", &self.listen.peer, &self.advertise.peer), ("client", &self.listen.client, &self.advertise.client)]
+        {
             if advertised.is_none() && (address.starts_with("0.0.0.0:") || address.starts_with("[::]:")) {
                 return Err(format!("listen.{name} = \"{address}\" is no address to call: set advertise.{name}"));
             }

@@ -71,8 +71,13 @@ fn applied(reply: ForwardReply, requests_count: usize) -> Outcome {
 fn failed(status: &Status) -> Outcome {
     let told = reason::told(status);
     match told.reason.as_str() {
-        reason::NOT_LEADER | reason::NO_LEADER | reason::NO_QUORUM | reason::NOT_READY | reason::SHUTTING_DOWN
-        | reason::FENCED | reason::NOT_PROPOSED => Outcome::NotProposed,
+        reason::NOT_LEADER
+        | reason::NO_LEADER
+        | reason::NO_QUORUM
+        | reason::NOT_READY
+        | reason::SHUTTING_DOWN
+        | reason::FENCED
+        | reason::NOT_PROPOSED => Outcome::NotProposed,
         reason::OVERLOADED => Outcome::Refused(CallError::Overloaded {
             what: "requests at the leader",
             retry_after: told.retry_after.unwrap_or(Duration::from_millis(100)),

@@ -12,9 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 use jangbu_proto::entry::NodeInfo;
 use jangbu_raft_store::{
-    StoreError,
+    DataFolder, StoreError,
     blocking::{Blocking, Lane, run_blocking},
-    identity::DataFolder,
 };
 use tokio::sync::Mutex;
 
@@ -22,15 +21,15 @@ pub struct Identity {
     pub node_id: u64,
     pub info: NodeInfo,
     cluster_id: OnceLock<[u8; 16]>,
-    folder: Arc<DataFolder>,
+    folder: DataFolder,
     blocking: Arc<dyn Blocking>,
     /// Two peers may call a fresh node at once.
     joining: Mutex<()>,
 }
 
 impl Identity {
-    pub fn new(node_id: u64, info: NodeInfo, folder: Arc<DataFolder>, blocking: Arc<dyn Blocking>) -> Self {
-        let cluster_id = folder.identity().and_then(|identity| identity.cluster_id).map(OnceLock::from).unwrap_or_default();
+    pub fn new(node_id: u64, info: NodeInfo, folder: DataFolder, blocking: Arc<dyn Blocking>) -> Self {
+        let cluster_id = folder.identity().cluster_id.map(OnceLock::from).unwrap_or_default();
         Self { node_id, info, cluster_id, folder, blocking, joining: Mutex::new(()) }
     }
 

@@ -9,30 +9,29 @@
 //!
 //! Not here: the rules of money (`ledger`), what lies on disk (`raft-store`), the bytes of the wire (`proto`).
 
+pub mod admission;
+pub mod api;
+pub mod applied;
+pub mod batcher;
+pub mod clock_skew;
 pub mod config;
+pub mod digests;
 pub mod environment;
 pub mod error;
+pub mod forwarder;
+pub mod health;
+pub mod http;
+pub mod identity;
+pub mod leadership;
+pub mod membership;
+pub mod metrics;
 pub mod node;
-
-mod admission;
-mod api;
-mod applied;
-mod batcher;
-mod clock_skew;
-mod digests;
-mod forwarder;
-mod health;
-mod http;
-mod identity;
-mod leadership;
-mod membership;
-mod metrics;
-mod peers;
-mod proposer;
-mod pulse;
-mod reader;
-mod shutdown;
-mod snapshots;
+pub mod peers;
+pub mod proposer;
+pub mod pulse;
+pub mod reader;
+pub mod shutdown;
+pub mod snapshots;
 
 pub use config::NodeConfig;
 pub use environment::Environment;

@@ -24,7 +24,7 @@ use jangbu_proto::{
 };
 use jangbu_raft_store::{Raft, StateReader, TypeConfig};
 use openraft::{
-    ChangeMembers, RaftMetrics,
+    ChangeMembers, Instant as _, RaftMetrics,
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, InitializeError, RaftError},
 };
@@ -159,9 +159,8 @@ impl Membership {
         let metrics = self.metrics();
         let this = self.identity.node_id;
         let to = match to {
-            0 => furthest_voter(&metrics).ok_or_else(|| {
-                CallError::precondition(reason::UNKNOWN_NODE, "there is no other voter that answers")
-            })?,
+            0 => furthest_voter(&metrics)
+                .ok_or_else(|| CallError::precondition(reason::UNKNOWN_NODE, "there is no other voter that answers"))?,
             to if metrics.membership_config.voter_ids().any(|id| id == to) => to,
             to => return Err(CallError::precondition(reason::UNKNOWN_NODE, format!("node {to} is no voter"))),
         };
@@ -173,7 +172,8 @@ impl Membership {
         }
         self.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
         let mut leadership = self.leadership.clone();
-        let moved = leadership.wait_for(|now| now.term > metrics.current_term && now.leader_id().is_some_and(|id| id != this));
+        let moved =
+            leadership.wait_for(|now| now.term > metrics.current_term && now.leader_id().is_some_and(|id| id != this));
         match timeout_at(deadline, moved).await {
             Ok(Ok(now)) => Ok((now.leader_id().unwrap_or_default(), now.term)),
             _ => Err(CallError::unavailable(reason::NO_LEADER, format!("node {to} did not take over in time"))),
@@ -256,7 +256,11 @@ impl Membership {
             let message = format!(
                 "without node {removed}, {answering} of {} voters answer; {majority} are needed{}",
                 rest.len(),
-                if answering >= majority { ", and one alone keeps nothing safe (force it if that is meant)" } else { "" },
+                if answering >= majority {
+                    ", and one alone keeps nothing safe (force it if that is meant)"
+                } else {
+                    ""
+                },
             );
             return Err(CallError::precondition(reason::NO_QUORUM_LEFT, message));
         }
@@ -272,7 +276,12 @@ impl Membership {
         heard.is_some_and(|heard| heard.elapsed() < limit)
     }
 
-    async fn change(&self, change: ChangeMembers<u64, NodeInfo>, retain: bool, deadline: Instant) -> Result<(), CallError> {
+    async fn change(
+        &self,
+        change: ChangeMembers<u64, NodeInfo>,
+        retain: bool,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
         let done = timeout_at(deadline, self.raft.change_membership(change, retain)).await;
         changed(done.map(|done| done.map(drop)))
     }

@@ -136,7 +136,12 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         registry.register("calls", "Calls answered, by method and code", self.calls.clone());
-        registry.register_with_unit("call_duration", "Time to answer a call", Unit::Seconds, self.call_duration.clone());
+        registry.register_with_unit(
+            "call_duration",
+            "Time to answer a call",
+            Unit::Seconds,
+            self.call_duration.clone(),
+        );
         registry.register("shed", "Requests turned away before any work, by class", self.shed.clone());
         registry.register("queue_requests", "Write requests waiting or in flight", self.queue_requests.clone());
         registry.register_with_unit("queue", "Their records", Unit::Bytes, self.queue_bytes.clone());
@@ -212,7 +217,11 @@ impl RaftGauges {
         );
         registry.register("accounts", "Accounts in the books", self.accounts.clone());
         registry.register("events", "Change events in the books", self.events.clone());
-        registry.register("pendings_open", "Pending transfers neither posted, voided nor expired", self.pendings_open.clone());
+        registry.register(
+            "pendings_open",
+            "Pending transfers neither posted, voided nor expired",
+            self.pendings_open.clone(),
+        );
         registry.register_with_unit("log_unpurged", "The log on disk", Unit::Bytes, self.log_bytes.clone());
         registry.register(
             "raft_replication_lag_entries",

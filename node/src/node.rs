@@ -223,7 +223,7 @@ fn store_config(config: &NodeConfig, environment: &Environment) -> StoreConfig {
 }
 
 fn node_info(config: &NodeConfig, doors: &Doors, store: &Store) -> NodeInfo {
-    let identity = store.folder.identity().expect("an open store has an identity");
+    let identity = store.folder.identity();
     NodeInfo {
         peer_address: config.advertise.peer.clone().unwrap_or_else(|| doors.peer.address.clone()),
         client_address: config.advertise.client.clone().unwrap_or_else(|| doors.client.address.clone()),
@@ -247,7 +247,6 @@ struct Rooms {
     health: Arc<Health>,
     membership: Arc<Membership>,
     snapshots: Arc<Snapshots>,
-    applied: AppliedIndex,
     reception: Arc<Reception>,
     gate: Arc<Gate>,
     state: jangbu_raft_store::StateReader,
@@ -366,7 +365,6 @@ impl Rooms {
             health,
             membership,
             snapshots,
-            applied,
             reception,
             gate,
             state: state_reader,
@@ -416,7 +414,13 @@ impl Rooms {
             .add_service(operator);
         let grace = self.config.limits.drain_max();
         self.tasks.spawn(keep(peer_door, doors.peer, self.settings.clone(), self.stop_all.clone(), Duration::ZERO));
-        self.client_tasks.spawn(keep(client_door, doors.client, self.settings.clone(), self.stop_clients.clone(), grace));
+        self.client_tasks.spawn(keep(
+            client_door,
+            doors.client,
+            self.settings.clone(),
+            self.stop_clients.clone(),
+            grace,
+        ));
         if let Some(listener) = doors.http {
             let (health, metrics) = (self.health.clone(), self.metrics.clone());
             self.tasks.spawn(http::serve(listener, health, metrics, self.stop_all.clone()));
@@ -458,7 +462,6 @@ impl Rooms {
             membership: self.membership.clone(),
             state: self.state.clone(),
             reader: self.reader.clone(),
-            applied: self.applied.clone(),
             snapshots: self.snapshots.clone(),
             health: self.health.clone(),
             limits: self.config.limits.clone(),

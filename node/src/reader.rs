@@ -21,13 +21,7 @@ use std::{
     time::Duration,
 };
 
-use jangbu_proto::{
-    cluster::v1::ReadIndexRequest,
-    convert::Consistency,
-    entry::NodeInfo,
-    jangbu::v1::ReadAt,
-    reason,
-};
+use jangbu_proto::{cluster::v1::ReadIndexRequest, convert::Consistency, entry::NodeInfo, jangbu::v1::ReadAt, reason};
 use jangbu_raft_store::{AppliedPoint, LogId, Raft};
 use openraft::{ReadPolicy, errors::RaftError};
 use tokio::{
@@ -191,7 +185,8 @@ impl Reader {
         match self.staleness() {
             Some(staleness) if staleness <= max => Ok(()),
             staleness => {
-                let told = staleness.map_or("of unknown age".to_owned(), |staleness| format!("up to {staleness:?} old"));
+                let told =
+                    staleness.map_or("of unknown age".to_owned(), |staleness| format!("up to {staleness:?} old"));
                 Err(CallError::unavailable(reason::STALE, format!("the state here is {told}; {max:?} was asked for")))
             }
         }
@@ -211,7 +206,8 @@ impl Reader {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if self.staleness().is_none_or(|staleness| staleness >= every) && self.leadership.borrow().leader.is_some() {
+            if self.staleness().is_none_or(|staleness| staleness >= every) && self.leadership.borrow().leader.is_some()
+            {
                 // A replica that applies slowly still gets there: give it time before asking again.
                 let _ = self.catch_up(Instant::now() + every * 20).await;
             }

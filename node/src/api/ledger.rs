@@ -219,4 +219,3 @@ fn only_reply(applied: Applied) -> (v1::AppliedAt, ReplyView) {
     let reply = applied.replies.into_iter().next().expect("one request, one reply");
     (convert::applied_at(applied.log_index, applied.term, &reply), reply)
 }
-

@@ -13,20 +13,13 @@ use jangbu_proto::{
 };
 use jangbu_raft_store::{Raft, StateReader};
 use openraft::async_runtime::WatchReceiver;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{deadline, status::to_status};
 use crate::{
-    applied::AppliedIndex,
-    config::Limits,
-    error::CallError,
-    health::Health,
-    identity::Identity,
-    leadership::Route,
-    membership::Membership,
-    reader::Reader,
-    snapshots::Snapshots,
+    config::Limits, error::CallError, health::Health, identity::Identity, leadership::Route, membership::Membership,
+    reader::Reader, snapshots::Snapshots,
 };
 
 /// On calls that were handed on once already: two nodes that disagree about the leader must not send them round.
@@ -39,7 +32,6 @@ pub struct OperatorService {
     pub membership: Arc<Membership>,
     pub state: StateReader,
     pub reader: Arc<Reader>,
-    pub applied: AppliedIndex,
     pub snapshots: Arc<Snapshots>,
     pub health: Arc<Health>,
     pub limits: Limits,
@@ -104,14 +96,20 @@ impl Operator for OperatorService {
         }))
     }
 
-    async fn initialize(&self, request: Request<v1::InitializeRequest>) -> Result<Response<v1::MembershipReply>, Status> {
+    async fn initialize(
+        &self,
+        request: Request<v1::InitializeRequest>,
+    ) -> Result<Response<v1::MembershipReply>, Status> {
         let deadline = deadline(request.metadata(), &self.limits);
         let addresses = request.into_inner().peer_addresses;
         self.membership.initialize(&addresses, deadline).await.map_err(to_status)?;
         Ok(Response::new(self.members()))
     }
 
-    async fn add_member(&self, request: Request<v1::AddMemberRequest>) -> Result<Response<v1::MembershipReply>, Status> {
+    async fn add_member(
+        &self,
+        request: Request<v1::AddMemberRequest>,
+    ) -> Result<Response<v1::MembershipReply>, Status> {
         at_the_leader!(self, request, add_member, |asked, deadline| {
             self.membership.add(&asked.peer_address, deadline).await?;
             Ok(self.members())
@@ -138,7 +136,10 @@ impl Operator for OperatorService {
         })
     }
 
-    async fn move_leader(&self, request: Request<v1::MoveLeaderRequest>) -> Result<Response<v1::MoveLeaderReply>, Status> {
+    async fn move_leader(
+        &self,
+        request: Request<v1::MoveLeaderRequest>,
+    ) -> Result<Response<v1::MoveLeaderReply>, Status> {
         at_the_leader!(self, request, move_leader, |asked, deadline| {
             let (leader_id, term) = self.membership.move_leader(asked.node_id, deadline).await?;
             Ok(v1::MoveLeaderReply { leader_id, term })
@@ -177,11 +178,12 @@ impl OperatorService {
     }
 
     async fn verified(&self, log_index: u64, deadline: Instant) -> Result<v1::VerifyReply, CallError> {
-        if !self.applied.reached(log_index, deadline).await {
-            let message = format!("entry {log_index} is not applied here yet");
-            return Err(CallError::unavailable(reason::STALE, message));
-        }
-        let report = self.state.verify((log_index > 0).then_some(log_index)).await?;
+        // The state itself waits for the index, and counts before the next entry is applied.
+        let report = timeout_at(deadline, self.state.verify((log_index > 0).then_some(log_index))).await;
+        let report = report.map_err(|_| {
+            let message = format!("entry {log_index} is not applied here yet, or the count takes longer");
+            CallError::unavailable(reason::STALE, message)
+        })??;
         let report = report.ok_or_else(|| {
             let message = format!("more than entry {log_index} is applied here, and its state is gone");
             CallError::precondition(reason::GONE_BY, message)

@@ -30,7 +30,12 @@ pub fn serve(service: LedgerService, requests: Streaming<v1::SubmitRequest>) -> 
     Box::pin(stream::unfold(outgoing, |mut outgoing| async { Some((outgoing.recv().await?, outgoing)) }))
 }
 
-async fn run(service: LedgerService, requests: Streaming<v1::SubmitRequest>, replies: mpsc::Sender<Reply>, window: usize) {
+async fn run(
+    service: LedgerService,
+    requests: Streaming<v1::SubmitRequest>,
+    replies: mpsc::Sender<Reply>,
+    window: usize,
+) {
     let closing = service.closing.clone();
     let gone = replies.clone();
     let requests = requests

@@ -1,10 +1,10 @@
 //! openraft's types and the wire's, both ways: complete, or refused with the field's name.
 
 use jangbu_proto::{Malformed, cluster::v1 as wire};
-use jangbu_raft_store::{LogId, TypeConfig, Vote, log_id};
+use jangbu_raft_store::{LogId, TypeConfig, Vote, type_config::log_id};
 use openraft::{
     raft::{StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse},
-    vote::{RaftLeaderId, RaftVote},
+    vote::RaftLeaderId,
 };
 
 pub fn vote_to_wire(vote: &Vote) -> wire::Vote {
@@ -76,7 +76,10 @@ pub fn append_result_from_wire(reply: wire::AppendReply) -> Result<StreamAppendR
     })
 }
 
-pub fn transfer_to_wire(request: &TransferLeaderRequest<TypeConfig>, envelope: wire::Envelope) -> wire::TransferLeaderRequest {
+pub fn transfer_to_wire(
+    request: &TransferLeaderRequest<TypeConfig>,
+    envelope: wire::Envelope,
+) -> wire::TransferLeaderRequest {
     wire::TransferLeaderRequest {
         envelope: Some(envelope),
         from_leader: Some(vote_to_wire(request.from_leader())),
@@ -85,7 +88,9 @@ pub fn transfer_to_wire(request: &TransferLeaderRequest<TypeConfig>, envelope: w
     }
 }
 
-pub fn transfer_from_wire(request: wire::TransferLeaderRequest) -> Result<TransferLeaderRequest<TypeConfig>, Malformed> {
+pub fn transfer_from_wire(
+    request: wire::TransferLeaderRequest,
+) -> Result<TransferLeaderRequest<TypeConfig>, Malformed> {
     let from = vote_from_wire(request.from_leader)?;
     Ok(TransferLeaderRequest::new(from, request.to_node, request.last_log_id.map(log_id_from_wire)))
 }

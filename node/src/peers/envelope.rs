@@ -42,7 +42,12 @@ struct Claim {
 }
 
 impl Gate {
-    pub fn new(identity: Arc<Identity>, raft: Raft, reader: StateReader, end: mpsc::UnboundedSender<NodeError>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        raft: Raft,
+        reader: StateReader,
+        end: mpsc::UnboundedSender<NodeError>,
+    ) -> Self {
         Self { identity, raft, reader, end }
     }
 
@@ -62,7 +67,8 @@ impl Gate {
             return Err(CallError::denied(reason::WRONG_NODE, message));
         }
         if claim.from_node == this {
-            let message = format!("node {this} calls itself: another process uses its id, or its address leads back to it");
+            let message =
+                format!("node {this} calls itself: another process uses its id, or its address leads back to it");
             return Err(CallError::denied(reason::WRONG_NODE, message));
         }
         Ok(())
@@ -112,7 +118,8 @@ impl Gate {
         match known {
             Some(incarnation) if incarnation == claim.from_incarnation => Ok(()),
             Some(_) => {
-                let message = format!("node {} speaks from a data folder that the cluster doesn't know", claim.from_node);
+                let message =
+                    format!("node {} speaks from a data folder that the cluster doesn't know", claim.from_node);
                 Err(CallError::denied(reason::WRONG_INCARNATION, message))
             }
             // Ids only grow: an id above all that were seen here is of a node that joined while this one was away.

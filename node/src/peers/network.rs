@@ -87,7 +87,10 @@ impl NetStreamAppend<TypeConfig> for PeerNetwork {
         // openraft gives the heartbeat interval here, also for a stream that lives for hours: the progress deadline of
         // `append` is what counts.
         _option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>>
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
@@ -96,14 +99,22 @@ impl NetStreamAppend<TypeConfig> for PeerNetwork {
 }
 
 impl NetVote<TypeConfig> for PeerNetwork {
-    async fn vote(&mut self, asked: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+    async fn vote(
+        &mut self,
+        asked: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::vote_request_to_wire(&asked, self.control.envelope());
         let mut client = self.control.client().map_err(rpc_error)?;
         let reply = within(option.hard_ttl(), client.vote(request)).await?;
         convert::vote_reply_from_wire(reply.into_inner()).map_err(|error| network_error(error.to_string()))
     }
 
-    async fn pre_vote(&mut self, asked: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+    async fn pre_vote(
+        &mut self,
+        asked: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::vote_request_to_wire(&asked, self.control.envelope());
         let mut client = self.control.client().map_err(rpc_error)?;
         let reply = within(option.hard_ttl(), client.pre_vote(request)).await?;

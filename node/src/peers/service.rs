@@ -143,22 +143,20 @@ impl Peer for PeerService {
         // Never handed on a second time: whoever forwarded looks for the leader itself.
         self.must_lead()?;
         let limit = Duration::from_millis(request.deadline_ms.into()).min(self.deadline_max);
-        let applied = self.batcher.submit(batch.requests().cloned().collect(), arrived + limit).await.map_err(to_status)?;
+        let applied =
+            self.batcher.submit(batch.requests().cloned().collect(), arrived + limit).await.map_err(to_status)?;
         let mut replies = RepliesBuilder::new();
         for reply in &applied.replies {
             replies.push(reply.timestamp, reply.answers());
         }
-        Ok(Response::new(ForwardReply {
-            replies: replies.finish(),
-            log_index: applied.log_index,
-            term: applied.term,
-        }))
+        Ok(Response::new(ForwardReply { replies: replies.finish(), log_index: applied.log_index, term: applied.term }))
     }
 
     async fn digests(&self, request: Request<DigestsRequest>) -> Result<Response<DigestsReply>, Status> {
         self.gate.check(request.into_inner().envelope.as_ref()).await.map_err(to_status)?;
         let digests = self.state.digests().into_iter();
-        let digests = digests.map(|(log_index, digest)| DigestAt { log_index, digest: digest.to_vec().into() }).collect();
+        let digests =
+            digests.map(|(log_index, digest)| DigestAt { log_index, digest: digest.to_vec().into() }).collect();
         Ok(Response::new(DigestsReply { digests }))
     }
 }

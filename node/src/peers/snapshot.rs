@@ -123,7 +123,9 @@ impl Transfer {
         match pushed {
             Ok(()) => Ok(()),
             // The receiver has ended the call; its status says why.
-            Err(_) => Err(self.reply(self.limit).await.err().unwrap_or_else(|| network_error("the stream ended".into()))),
+            Err(_) => {
+                Err(self.reply(self.limit).await.err().unwrap_or_else(|| network_error("the stream ended".into())))
+            }
         }
     }
 
@@ -181,7 +183,8 @@ impl Reception {
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         let installed = installed.map_err(|error| CallError::internal(error.to_string()))?;
         tracing::info!(from, "the snapshot is installed");
-        reply(replies, Replied::Installed(SnapshotInstalled { vote: Some(convert::vote_to_wire(&installed.vote)) })).await;
+        reply(replies, Replied::Installed(SnapshotInstalled { vote: Some(convert::vote_to_wire(&installed.vote)) }))
+            .await;
         Ok(())
     }
 
@@ -203,7 +206,8 @@ impl Reception {
 
     async fn next(&self, messages: &mut Streaming<SnapshotMessage>) -> Result<Sent, CallError> {
         let message = timeout(self.limit, messages.message()).await.map_err(|_| stuck())?;
-        let message = message.map_err(|status| CallError::unavailable(jangbu_proto::reason::NOT_READY, status.message()))?;
+        let message =
+            message.map_err(|status| CallError::unavailable(jangbu_proto::reason::NOT_READY, status.message()))?;
         let message = message.ok_or_else(|| Malformed::new("message", "the stream ends before the snapshot does"))?;
         message.message.ok_or_else(|| Malformed::new("message", "is empty").into())
     }
