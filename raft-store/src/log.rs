@@ -47,6 +47,7 @@ use crate::{
 use cache::Cache;
 use index::{Index, Slot};
 use record::{Body, Kind, Stamp};
+pub use recovery::{Inspection, inspect};
 use segment::Segment;
 pub(crate) use writer::Done;
 use writer::{Disk, Queue};
@@ -60,13 +61,13 @@ pub struct LogConfig {
     pub cache_bytes: u64,
     /// How many bytes of entries go into one message to a follower; at least one entry goes.
     pub append_bytes_max: u64,
-    /// How many purged segments are kept for reuse. Writing over old blocks needs no journal commit of the file system.
+    /// How many purged segments are kept for reuse: a sync of old blocks needs no journal commit of the file system.
     pub spares_max: usize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 128 << 20, append_bytes_max: 4 << 20, spares_max: 2 }
+        Self { segment_bytes: 64 << 20, cache_bytes: 128 << 20, append_bytes_max: 4 << 20, spares_max: 8 }
     }
 }
 

@@ -13,10 +13,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use jangbu_raft_store::{
     Command, Entry, Fatal, LogConfig, LogId, LogSetup, LogStore, StoreError, TypeConfig, Vote,
     blocking::Lane,
+    log::inspect,
     testing::{CrashVfs, Dice, Stepped, Survival},
     type_config::log_id,
 };
@@ -101,7 +102,11 @@ struct Subject {
 }
 
 async fn open(disk: &CrashVfs, lanes: &Stepped) -> Result<LogStore, StoreError> {
-    let setup = LogSetup { dir: DIR.into(), group: 0, config: config(), must_exist: false };
+    open_with(config(), disk, lanes).await
+}
+
+async fn open_with(config: LogConfig, disk: &CrashVfs, lanes: &Stepped) -> Result<LogStore, StoreError> {
+    let setup = LogSetup { dir: DIR.into(), group: 0, config, must_exist: false };
     let opening = LogStore::open(setup, Arc::new(disk.clone()), Arc::new(lanes.clone()), Fatal::default());
     lanes.finish(opening).await
 }
@@ -190,16 +195,16 @@ impl Subject {
         if appended.is_ok() {
             // What was appended can be read at once.
             let last = entries.last().unwrap().0;
-            let read = self.lanes_for_reading(last.index).await;
+            let read = self.read_from_memory(last.index);
             assert_eq!(read.map(|entry| entry.log_id), Some(last));
         }
         tokio::task::yield_now().await;
         appended.is_ok()
     }
 
-    /// Never needs the disk: the newest entry is in memory.
-    async fn lanes_for_reading(&self, index: u64) -> Option<Entry> {
-        self.log.clone().try_get_log_entries(index..=index).await.ok()?.pop()
+    /// None if that would need the disk.
+    fn read_from_memory(&self, index: u64) -> Option<Entry> {
+        self.log.clone().try_get_log_entries(index..=index).now_or_never()?.ok()?.pop()
     }
 
     async fn save_vote(&mut self, dice: &mut Dice) -> bool {
@@ -311,8 +316,16 @@ fn acknowledges(change: &Change) -> bool {
 async fn reopen(crashed: &Subject, survival: Survival, story: &str) {
     let mut dice = Dice(crashed.disk.operations() ^ 0xfeed);
     let (disk, lanes) = (crashed.disk.restart(survival), Stepped::default());
+    let seen = inspect(&disk, Path::new(DIR), 0).expect(story);
     let log = open(&disk, &lanes).await.expect(story);
     let found = contents(&log, &lanes).await;
+    let ids: Vec<LogId> = seen.entries.iter().map(|entry| entry.log_id).collect();
+    assert_eq!(
+        (seen.vote, seen.purged),
+        (found.vote, found.purged),
+        "{story}: what is seen from outside is what opens"
+    );
+    assert_eq!(ids, found.entries.values().map(|(id, _)| *id).collect::<Vec<_>>(), "{story}");
     crashed.check(&found, story);
 
     let mut second = Subject::new(disk, lanes, log, found, crashed.term + 1);
@@ -347,7 +360,7 @@ async fn small_log() -> (CrashVfs, Contents) {
         assert!(subject.append(&mut Dice(round * 7)).await);
         subject.lanes.drain();
     }
-    assert!(subject.save_vote(&mut Dice(2)).await);
+    // The newest record is an acknowledged entry; only the mark behind it protects it.
     let contents = contents(&subject.log, &subject.lanes).await;
     assert!(subject.log.stats().segments_count() > 1);
     (subject.disk.restart(Survival::Kept), contents)
@@ -445,6 +458,29 @@ async fn what_waits_for_one_sync_is_synced_once() {
         durable.await.unwrap().unwrap();
     }
     assert_eq!(disk.syncs() - syncs, 1, "all ten were queued before the writer looked");
+}
+
+#[tokio::test]
+async fn a_segment_that_is_being_read_is_not_reused() {
+    let (disk, lanes) = (CrashVfs::default(), Stepped::default());
+    let mut log = open_with(LogConfig { spares_max: 4, ..config() }, &disk, &lanes).await.unwrap();
+    let append = async |log: &mut LogStore, index| {
+        log.append([entry(log_id(1, 1, index), 900)], IOFlushed::noop()).await.unwrap();
+        lanes.drain();
+    };
+    for index in 0..10 {
+        append(&mut log, index).await;
+    }
+    let mut reader = log.clone();
+    let mut reading = std::pin::pin!(reader.try_get_log_entries(0..=1));
+    assert!(futures_util::poll!(&mut reading).is_pending(), "the oldest entries are no longer in memory");
+    log.purge(log_id(1, 1, 9)).await.unwrap();
+    for index in 10..40 {
+        while lanes.step(Lane::Log) || lanes.step(Lane::Spare) {}
+        log.append([entry(log_id(1, 1, index), 900)], IOFlushed::noop()).await.unwrap();
+    }
+    let read = lanes.finish(reading).await.unwrap();
+    assert_eq!(read, [entry(log_id(1, 1, 0), 900), entry(log_id(1, 1, 1), 900)]);
 }
 
 fn segments(disk: &CrashVfs) -> Vec<std::path::PathBuf> {

@@ -19,6 +19,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
+
 use super::{
     Log, LogSetup, State,
     cache::Cache,
@@ -30,7 +32,7 @@ use super::{
 use crate::{
     blocking::Blocking,
     error::{Fatal, StoreError},
-    type_config::{LogId, Vote},
+    type_config::{self, Entry, LogId, Vote},
     vfs::{OpenMode, Vfs, create_dir_durable, read_file},
 };
 
@@ -45,7 +47,7 @@ pub(super) fn open(
     let folder = Folder { vfs: &*vfs, dir: &dir, group };
     create_dir_durable(&*vfs, &dir).map_err(|error| StoreError::io("make the log's folder", &dir, error))?;
     let listing = folder.list()?;
-    let recovered = match folder.recover(&listing, must_exist)? {
+    let recovered = match folder.repair(folder.scan(&listing, must_exist)?)? {
         Some(recovered) => recovered,
         None => folder.begin(config.segment_bytes)?,
     };
@@ -74,6 +76,32 @@ pub(super) fn open(
     Ok(log)
 }
 
+/// What a stopped node's log holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+    pub purged: Option<LogId>,
+    pub entries: Vec<Entry>,
+}
+
+/// Reads the log of a stopped node by the rules of recovery, and changes nothing. Blocks on a disk.
+pub fn inspect(vfs: &dyn Vfs, dir: &Path, group: u32) -> Result<Inspection, StoreError> {
+    let folder = Folder { vfs, dir, group };
+    let Scan { images, replay: Replay { vote, committed, index }, .. } = folder.scan(&folder.list()?, false)?;
+    let read = |at: u64| {
+        let slot = index.slot(at);
+        let after = images.partition_point(|image| image.start() <= slot.position);
+        let image = &images[after - 1];
+        let offset = slot.position - image.start();
+        let found = folder.parse(image, offset).expect("the scan has just parsed it");
+        type_config::decode_entry(Bytes::copy_from_slice(found.body()))
+            .map_err(|malformed| StoreError::damaged(&image.path, offset, malformed.to_string()))
+    };
+    let entries = (index.first()..index.next_or_first()).map(read).collect::<Result<_, _>>()?;
+    Ok(Inspection { vote, committed, purged: index.purged(), entries })
+}
+
 /// What the stream says, record by record.
 #[derive(Default)]
 struct Replay {
@@ -86,6 +114,15 @@ struct Recovered {
     segments: Vec<Arc<Segment>>,
     replay: Replay,
     /// The position that the next record gets.
+    end: u64,
+}
+
+/// What lies in the folder, judged.
+struct Scan {
+    images: Vec<Image>,
+    /// The newest segment, if a crash left it without a head.
+    unborn: Option<Image>,
+    replay: Replay,
     end: u64,
 }
 
@@ -140,23 +177,34 @@ impl Folder<'_> {
         Ok(listing)
     }
 
-    /// None if there has never been anything here.
-    fn recover(&self, listing: &Listing, must_exist: bool) -> Result<Option<Recovered>, StoreError> {
+    /// Reads all, judges all, changes nothing.
+    fn scan(&self, listing: &Listing, must_exist: bool) -> Result<Scan, StoreError> {
         let mut images = self.read_newest_run(&listing.segments)?;
-        self.drop_unborn(&mut images, must_exist)?;
-        if images.is_empty() {
-            return match must_exist {
-                true => Err(StoreError::damaged(self.dir, 0, "this node's log is gone: there is no segment")),
-                false => Ok(None),
-            };
+        let unborn = self.split_unborn(&mut images, must_exist)?;
+        if images.is_empty() && must_exist {
+            return Err(StoreError::damaged(self.dir, 0, "this node's log is gone: there is no segment"));
         }
         let mut replay = Replay::default();
         let mut end = 0;
         for (place, image) in images.iter().enumerate() {
             end = self.replay(image, images.get(place + 1), place == 0, &mut replay)?;
         }
-        self.check_beginning(&images[0], &replay.index)?;
-        self.finish_tail(images.last().expect("not empty"), end)?;
+        if let Some(oldest) = images.first() {
+            self.check_beginning(oldest, &replay.index)?;
+        }
+        Ok(Scan { images, unborn, replay, end })
+    }
+
+    /// Cuts what the scan says was never acknowledged. None if there has never been anything here.
+    fn repair(&self, scan: Scan) -> Result<Option<Recovered>, StoreError> {
+        let Scan { images, unborn, replay, end } = scan;
+        if let Some(unborn) = unborn {
+            tracing::info!(path = %unborn.path.display(), "a log segment that was never synced is dropped");
+            let removed = self.vfs.remove_file(&unborn.path).and_then(|()| self.vfs.sync_dir(self.dir));
+            removed.map_err(|error| StoreError::io("drop an unfinished log segment", &unborn.path, error))?;
+        }
+        let Some(newest) = images.last() else { return Ok(None) };
+        self.finish_tail(newest, end)?;
         let segments = images.into_iter().map(|image| self.open(image)).collect::<Result<_, _>>()?;
         Ok(Some(Recovered { segments, replay, end }))
     }
@@ -185,8 +233,8 @@ impl Folder<'_> {
 
     /// A crash may leave the newest segment without a head: its name was made, its first write was not yet synced. Any other
     /// segment was synced whole before the next one was made.
-    fn drop_unborn(&self, images: &mut Vec<Image>, must_exist: bool) -> Result<(), StoreError> {
-        let Some(place) = images.iter().position(|image| image.head.is_none()) else { return Ok(()) };
+    fn split_unborn(&self, images: &mut Vec<Image>, must_exist: bool) -> Result<Option<Image>, StoreError> {
+        let Some(place) = images.iter().position(|image| image.head.is_none()) else { return Ok(None) };
         let (older, unborn) = images.split_at(place);
         let beyond = self.look_beyond(&unborn[0], 0);
         let durable_before = match older.last() {
@@ -197,10 +245,7 @@ impl Folder<'_> {
         if unborn.len() > 1 || !may_begin || beyond.durable > durable_before {
             return Err(StoreError::damaged(&unborn[0].path, 0, "the segment's head is not readable"));
         }
-        let unborn = images.pop().expect("just seen");
-        tracing::info!(path = %unborn.path.display(), "a log segment that was never synced is dropped");
-        let removed = self.vfs.remove_file(&unborn.path).and_then(|()| self.vfs.sync_dir(self.dir));
-        removed.map_err(|error| StoreError::io("drop an unfinished log segment", &unborn.path, error))
+        Ok(images.pop())
     }
 
     /// The offset of the first bad record.

@@ -138,21 +138,21 @@ impl Log {
             if Arc::strong_count(&segment) > 1 {
                 self.spares().purged.push(segment);
             } else if let Err(error) = self.recycle_one(&segment) {
-                // A folder whose names cannot be synced is a disk that cannot be trusted.
+                // A disk that refuses to move a name is not one to go on writing to.
                 self.fatal.raise(StoreError::io("reuse a purged log segment", &segment.path, error));
                 return;
             }
         }
     }
 
+    /// Not made durable here: a crash only brings back a name that recovery takes away again, and the spare's next name is
+    /// durable before the file is written to (`create`).
     fn recycle_one(&self, segment: &Segment) -> io::Result<()> {
         if self.spares().ready.len() >= self.config.spares_max {
-            self.vfs.remove_file(&segment.path)?;
-            return self.vfs.sync_dir(&self.dir);
+            return self.vfs.remove_file(&segment.path);
         }
         let spare = self.spares().next_path(&self.dir);
         self.vfs.rename(&segment.path, &spare)?;
-        self.vfs.sync_dir(&self.dir)?;
         self.spares().ready.push(spare);
         Ok(())
     }

@@ -26,7 +26,7 @@ const SECTOR_BYTES: usize = 512;
 pub enum Survival {
     /// The power failed: all of it is gone.
     Lost,
-    /// The process died, the machine went on: all of it is there.
+    /// The process died, the machine went on: all of it is there, and none of it is synced.
     Kept,
     /// All of it is there, but the last write of each file is cut somewhere.
     TornLast(u64),
@@ -146,8 +146,10 @@ impl CrashVfs {
     pub fn restart(&self, survival: Survival) -> Self {
         let disk = self.disk();
         let mut dice = Dice(match survival {
+            // The machine went on: what was not synced still is not.
+            Survival::Kept => return Self(Arc::new(Mutex::new(disk.go_on()))),
+            Survival::Lost => 0,
             Survival::TornLast(seed) | Survival::Some(seed) => seed,
-            Survival::Lost | Survival::Kept => 0,
         });
         let names_kept = match survival {
             Survival::Lost => 0,
@@ -157,13 +159,8 @@ impl CrashVfs {
         let mut names = disk.durable_names.clone();
         disk.unsynced_names[..names_kept].iter().for_each(|change| change.apply(&mut names));
         let files = disk.files.iter().map(|file| file.survive(survival, &mut dice)).collect();
-        Self(Arc::new(Mutex::new(Disk {
-            files,
-            dirs: disk.dirs.clone(),
-            durable_names: names.clone(),
-            names,
-            ..Disk::default()
-        })))
+        let dirs = disk.dirs.clone();
+        Self(Arc::new(Mutex::new(Disk { files, dirs, durable_names: names.clone(), names, ..Disk::default() })))
     }
 
     /// Changes a byte behind everyone's back, durably.
@@ -243,6 +240,17 @@ impl File {
 }
 
 impl Disk {
+    fn go_on(&self) -> Self {
+        Self {
+            files: self.files.clone(),
+            dirs: self.dirs.clone(),
+            names: self.names.clone(),
+            durable_names: self.durable_names.clone(),
+            unsynced_names: self.unsynced_names.clone(),
+            ..Self::default()
+        }
+    }
+
     fn rename_in_memory(&mut self, removed: Option<&Path>, made: Option<(&Path, usize)>) {
         let parent = |path: &Path| path.parent().map(Path::to_path_buf).unwrap_or_default();
         let dirs = removed.iter().map(|path| parent(path)).chain(made.iter().map(|(path, _)| parent(path))).collect();
