@@ -88,6 +88,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(self.0.state().vote)
     }
 
+    /// The last log id of each leader, as openraft's engine has it; the trait's own comment says the first, and is outdated.
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
         Ok(self.0.state().index.key_log_ids(range.start().index, range.end().index))
     }

@@ -90,17 +90,14 @@ impl Index {
         LogId { leader_id: self.leaders[after - 1].1, index }
     }
 
-    /// The log ids at `first` and `last`, and of the first entry of each leader between them.
+    /// The last log id of each leader from `first` to `last`.
     pub(crate) fn key_log_ids(&self, first: u64, last: u64) -> Vec<LogId> {
         let (first, last) = (first.max(self.first()), last.min(self.next_or_first().saturating_sub(1)));
         if self.slots.is_empty() || first > last {
             return Vec::new();
         }
-        let starts = self.leaders.iter().map(|(start, _)| *start).filter(|start| first < *start && *start < last);
-        let mut ids: Vec<LogId> =
-            [first].into_iter().chain(starts).chain([last]).map(|index| self.log_id(index)).collect();
-        ids.dedup();
-        ids
+        let starts = self.leaders.iter().map(|(start, _)| *start).filter(|start| first < *start && *start <= last);
+        starts.map(|start| start - 1).chain([last]).map(|index| self.log_id(index)).collect()
     }
 
     /// One past the last entry from `start` on that fits into `bytes_max`, at most `end`; the first one always does.
@@ -183,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn key_log_ids_are_the_first_the_last_and_each_new_leader() {
+    fn key_log_ids_are_the_last_of_each_leader() {
         let index = index(&[(2, 2), (2, 3), (5, 4), (5, 5)]);
-        assert_eq!(terms(index.key_log_ids(2, 5)), [(2, 2), (5, 4), (5, 5)]);
+        assert_eq!(terms(index.key_log_ids(2, 5)), [(2, 3), (5, 5)]);
         assert_eq!(terms(index.key_log_ids(3, 4)), [(2, 3), (5, 4)]);
         assert_eq!(terms(index.key_log_ids(4, 4)), [(5, 4)]);
     }
@@ -197,7 +194,7 @@ mod tests {
         assert_eq!(index.last(), Some(log_id(1, 1, 1)));
         assert!(index.check_next(log_id(3, 1, 3)).is_err());
         index.append(log_id(3, 1, 2), Slot { position: 900, body_bytes: 1 });
-        assert_eq!(terms(index.key_log_ids(0, 2)), [(1, 0), (3, 2)]);
+        assert_eq!(terms(index.key_log_ids(0, 2)), [(1, 1), (3, 2)]);
         index.truncate_after(None);
         assert_eq!((index.last(), index.next()), (None, None));
     }
