@@ -232,3 +232,142 @@ fn within(timestamp: u64, min: u64, max: u64) -> bool {
 fn unset_or_equal<T: Default + PartialEq>(wanted: T, actual: T) -> bool {
     wanted == T::default() || wanted == actual
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: AccountFilterFlags = AccountFilterFlags::DEBITS.with(AccountFilterFlags::CREDITS);
+
+    fn of_account() -> AccountFilter {
+        AccountFilter { account_id: AccountId(1), limit: 1, flags: BOTH, ..AccountFilter::default() }
+    }
+
+    fn field(validated: Result<(), Invalid>) -> &'static str {
+        validated.expect_err("it is invalid").field
+    }
+
+    #[test]
+    fn a_filter_that_makes_no_sense_is_refused_by_the_name_of_its_field() {
+        let filter = of_account();
+        assert_eq!(filter.validate(), Ok(()));
+        assert_eq!(field(AccountFilter { account_id: AccountId::ZERO, ..filter }.validate()), "account_id");
+        assert_eq!(field(AccountFilter { account_id: AccountId::MAX, ..filter }.validate()), "account_id");
+        assert_eq!(field(AccountFilter { timestamp_min: TIMESTAMP_MAX + 1, ..filter }.validate()), "timestamp_min");
+        assert_eq!(field(AccountFilter { limit: 0, ..filter }.validate()), "limit");
+        assert_eq!(field(AccountFilter { flags: BOTH.with(AccountFilterFlags(8)), ..filter }.validate()), "flags");
+        assert_eq!(field(AccountFilter { flags: AccountFilterFlags::REVERSED, ..filter }.validate()), "flags");
+        assert_eq!(AccountFilter { flags: AccountFilterFlags::CREDITS, ..filter }.validate(), Ok(()));
+
+        let filter = QueryFilter { limit: 1, ..QueryFilter::default() };
+        assert_eq!(filter.validate(), Ok(()));
+        assert_eq!(field(QueryFilter { timestamp_max: TIMESTAMP_MAX + 1, ..filter }.validate()), "timestamp_max");
+        assert_eq!(field(QueryFilter { limit: 0, ..filter }.validate()), "limit");
+        assert_eq!(field(QueryFilter { flags: QueryFilterFlags(2), ..filter }.validate()), "flags");
+
+        let filter = ChangeEventsFilter { limit: 1, ..ChangeEventsFilter::default() };
+        assert_eq!(filter.validate(), Ok(()));
+        assert_eq!(
+            field(ChangeEventsFilter { timestamp_min: 2, timestamp_max: 1, ..filter }.validate()),
+            "timestamp_max"
+        );
+        assert_eq!(field(ChangeEventsFilter { limit: 0, ..filter }.validate()), "limit");
+    }
+
+    #[test]
+    fn the_bounds_themselves_are_within() {
+        let bounds = |timestamp_min, timestamp_max, limit| ChangeEventsFilter { timestamp_min, timestamp_max, limit };
+        assert_eq!(bounds(TIMESTAMP_MAX, TIMESTAMP_MAX, EVENTS_MAX as u32).validate(), Ok(()));
+        assert_eq!(field(bounds(0, 0, EVENTS_MAX as u32 + 1).validate()), "limit");
+        // Zero is no bound, so it does not come before the other one.
+        assert_eq!(bounds(7, 0, 1).validate(), Ok(()));
+        let matches = |min, max| [4, 5, 6, 7, 8].map(|timestamp| bounds(min, max, 1).matches(timestamp));
+        assert_eq!(matches(5, 7), [false, true, true, true, false]);
+        assert_eq!(matches(0, 5), [true, true, false, false, false]);
+        assert_eq!(matches(7, 0), [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn reversed_is_one_bit() {
+        let reversed = AccountFilterFlags::REVERSED.with(BOTH);
+        assert!(AccountFilter { flags: reversed, ..of_account() }.is_reversed());
+        assert!(!of_account().is_reversed());
+        assert!(QueryFilter { flags: QueryFilterFlags::REVERSED, ..QueryFilter::default() }.is_reversed());
+        assert!(!QueryFilter::default().is_reversed());
+    }
+
+    #[test]
+    fn each_field_that_is_set_must_be_equal() {
+        let transfer = Transfer {
+            debit_account_id: AccountId(1),
+            credit_account_id: AccountId(2),
+            user_data_128: 3,
+            user_data_64: 4,
+            user_data_32: 5,
+            ledger: 6,
+            code: 7,
+            timestamp: 8,
+            ..Transfer::default()
+        };
+        let filter = AccountFilter { user_data_128: 3, user_data_64: 4, user_data_32: 5, code: 7, ..of_account() };
+        assert!(filter.matches(&transfer));
+        assert!(AccountFilter { account_id: AccountId(2), ..filter }.matches(&transfer));
+        assert!(!AccountFilter { account_id: AccountId(3), ..filter }.matches(&transfer));
+        assert!(AccountFilter { flags: AccountFilterFlags::DEBITS, ..filter }.matches(&transfer));
+        assert!(!AccountFilter { flags: AccountFilterFlags::CREDITS, ..filter }.matches(&transfer));
+        for other in [
+            Transfer { user_data_128: 9, ..transfer },
+            Transfer { user_data_64: 9, ..transfer },
+            Transfer { user_data_32: 9, ..transfer },
+            Transfer { code: 9, ..transfer },
+        ] {
+            assert!(!filter.matches(&other));
+            assert!(of_account().matches(&other));
+        }
+        assert!(!AccountFilter { timestamp_min: 9, ..filter }.matches(&transfer));
+    }
+
+    #[test]
+    fn a_query_asks_transfers_and_accounts_alike() {
+        let query = QueryFilter {
+            user_data_128: 3,
+            user_data_64: 4,
+            user_data_32: 5,
+            ledger: 6,
+            code: 7,
+            ..QueryFilter::default()
+        };
+        let transfer = Transfer {
+            user_data_128: 3,
+            user_data_64: 4,
+            user_data_32: 5,
+            ledger: 6,
+            code: 7,
+            timestamp: 8,
+            ..Transfer::default()
+        };
+        let as_account = |transfer: &Transfer| Account {
+            user_data_128: transfer.user_data_128,
+            user_data_64: transfer.user_data_64,
+            user_data_32: transfer.user_data_32,
+            ledger: transfer.ledger,
+            code: transfer.code,
+            timestamp: transfer.timestamp,
+            ..Account::default()
+        };
+        assert!(query.matches(&transfer) && query.matches_account(&as_account(&transfer)));
+        for other in [
+            Transfer { user_data_128: 9, ..transfer },
+            Transfer { user_data_64: 9, ..transfer },
+            Transfer { user_data_32: 9, ..transfer },
+            Transfer { ledger: 9, ..transfer },
+            Transfer { code: 9, ..transfer },
+        ] {
+            assert!(!query.matches(&other) && !query.matches_account(&as_account(&other)));
+            assert!(QueryFilter::default().matches(&other));
+            assert!(QueryFilter::default().matches_account(&as_account(&other)));
+        }
+        let late = QueryFilter { timestamp_min: 9, ..query };
+        assert!(!late.matches(&transfer) && !late.matches_account(&as_account(&transfer)));
+    }
+}

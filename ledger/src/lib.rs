@@ -23,6 +23,7 @@
 //!
 //! Not here: clocks, disks, networks, threads, chance. The compiler keeps most of them out (`no_std`); time is an argument.
 #![no_std]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 
