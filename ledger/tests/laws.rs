@@ -411,8 +411,12 @@ impl World {
     fn restart(&mut self) {
         let Some(mut books) = self.disk.restore() else { return };
         self.frozen = None;
-        for request in &self.log {
-            apply(&mut books, &self.disk, request);
+        // Several requests an entry: what all of them may need is loaded before the first. A pulse is an entry of its own.
+        let is_pulse = |request: &Request| matches!(request, Request::Pulse(_, _));
+        for entry in self.log.chunk_by(|before, after| !is_pulse(before) && !is_pulse(after)) {
+            entry.iter().for_each(|request| load(&mut books, &self.disk, request));
+            entry.iter().for_each(|request| drop(decide(&mut books, request)));
+            books.unload();
         }
         assert_eq!(books.head(), self.books.head());
         assert_eq!(books.accounts(), self.books.accounts());
@@ -423,8 +427,16 @@ impl World {
 
 /// What the store does for one request.
 fn apply(books: &mut Books, disk: &Disk, request: &Request) -> Vec<Answer> {
-    let answers = match request {
-        Request::Accounts(time, events) => {
+    load(books, disk, request);
+    let answers = decide(books, request);
+    books.unload();
+    answers
+}
+
+/// Loads what the books ask for.
+fn load(books: &mut Books, disk: &Disk, request: &Request) {
+    match request {
+        Request::Accounts(_, events) => {
             let mut unresolved = Vec::new();
             books.unresolved_timestamps(events, &mut unresolved);
             for timestamp in unresolved {
@@ -433,11 +445,8 @@ fn apply(books: &mut Books, disk: &Disk, request: &Request) -> Vec<Answer> {
                     books.load_transfer_timestamp(timestamp);
                 }
             }
-            let mut results = Vec::new();
-            books.create_accounts(*time, events, &mut results);
-            results.iter().map(|CreateResult { status, timestamp }| (status.name(), *timestamp)).collect()
         }
-        Request::Transfers(time, events) => {
+        Request::Transfers(_, events) => {
             let mut unresolved = Vec::new();
             books.unresolved_ids(events, &mut unresolved);
             for id in unresolved {
@@ -447,6 +456,25 @@ fn apply(books: &mut Books, disk: &Disk, request: &Request) -> Vec<Answer> {
                     None => {}
                 }
             }
+        }
+        Request::Pulse(time, limit) => {
+            let mut due = Vec::new();
+            books.due(*time, *limit, &mut due);
+            due.retain(|number| *number < books.recent_first());
+            due.into_iter().for_each(|number| disk.load_event(number, books));
+        }
+        Request::Advance(_) => {}
+    }
+}
+
+fn decide(books: &mut Books, request: &Request) -> Vec<Answer> {
+    match request {
+        Request::Accounts(time, events) => {
+            let mut results = Vec::new();
+            books.create_accounts(*time, events, &mut results);
+            results.iter().map(|CreateResult { status, timestamp }| (status.name(), *timestamp)).collect()
+        }
+        Request::Transfers(time, events) => {
             let mut results = Vec::new();
             books.create_transfers(*time, events, &mut results);
             results.iter().map(|CreateResult { status, timestamp }| (status.name(), *timestamp)).collect()
@@ -454,9 +482,6 @@ fn apply(books: &mut Books, disk: &Disk, request: &Request) -> Vec<Answer> {
         Request::Pulse(time, limit) => {
             let mut due = Vec::new();
             books.due(*time, *limit, &mut due);
-            for number in due.iter().filter(|number| **number < books.recent_first()).copied().collect::<Vec<_>>() {
-                disk.load_event(number, books);
-            }
             assert_eq!(books.expire(*time, *limit), due.len());
             vec![("expired", due.len() as u64)]
         }
@@ -464,9 +489,7 @@ fn apply(books: &mut Books, disk: &Disk, request: &Request) -> Vec<Answer> {
             books.advance(*time);
             Vec::new()
         }
-    };
-    books.unload();
-    answers
+    }
 }
 
 // ---------------------------------------------------------------- recipes: random, but aware of what there is
