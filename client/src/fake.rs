@@ -29,7 +29,11 @@ use jangbu_proto::{
     reason,
     transport::{Http2Settings, Io, Listener, Transport, door, serve},
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{Client, ClientConfig};
@@ -73,6 +77,8 @@ pub(crate) enum Act {
     DoAndDie,
     /// Does nothing, ever.
     Hang,
+    /// Carries it out after this time, when nobody waits for it any more, and never answers.
+    DoLate(Duration),
 }
 
 pub(crate) fn no_leader() -> Status {
@@ -81,6 +87,28 @@ pub(crate) fn no_leader() -> Status {
 
 pub(crate) fn unknown() -> Status {
     reason::outcome_unknown("the leader is gone", [].into_iter())
+}
+
+/// Acts drawn from a seed: mostly faults that are over soon, of every kind.
+pub(crate) fn drawn_acts(seed: u64, count: usize) -> Vec<Act> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % bound
+    };
+    let mut act = || match draw(8) {
+        0 => Act::Fail(no_leader()),
+        1 => Act::Fail(reason::overloaded("full", Duration::from_millis(1 + draw(300)))),
+        2 => Act::Fail(unknown()),
+        3 => Act::DoAndFail(unknown()),
+        4 => Act::DoAndFail(Status::unknown("something in between broke")),
+        5 => Act::DoAndDie,
+        6 => Act::Hang,
+        _ => Act::DoLate(Duration::from_millis(draw(4_000))),
+    };
+    (0..count).map(|_| act()).collect()
 }
 
 /// Nodes at n1:1, n2:1, … with one set of books, in which accounts 1 and 2 are open.
@@ -232,6 +260,14 @@ impl Node {
                 std::future::pending().await
             }
             Some(Act::Hang) => std::future::pending().await,
+            Some(Act::DoLate(delay)) => {
+                let node = self.clone();
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    node.carry_out(operation, &records)
+                });
+                std::future::pending().await
+            }
         }
     }
 
@@ -461,7 +497,7 @@ impl Node {
                 self.die();
                 std::future::pending().await
             }
-            Some(Act::Hang) => std::future::pending().await,
+            Some(Act::Hang | Act::DoLate(_)) => std::future::pending().await,
         }
     }
 }

@@ -30,7 +30,8 @@ pub use tcp::TcpTransport;
 /// The largest message a client may send: a request of 8,189 typed events takes less than a third of it.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The largest reply a client must be ready for: 8,189 change events with both their accounts take about 4.3 MB.
+/// The largest reply a client must be ready for: 8,189 change events take up to 4,192,792 bytes, and 4 MiB would leave no
+/// room for another field.
 pub const CLIENT_REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The largest message between replicas: several full entries in one append.

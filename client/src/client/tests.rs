@@ -7,7 +7,7 @@ use jangbu_proto::batch::EVENTS_MAX;
 use tokio::time::Instant;
 
 use super::*;
-use crate::fake::{Act, Cluster, no_leader, payment, unknown};
+use crate::fake::{Act, Cluster, drawn_acts, no_leader, payment, unknown};
 
 fn statuses(created: &Created<CreateTransferStatus>) -> Vec<CreateTransferStatus> {
     created.results.iter().map(|result| result.status).collect()
@@ -240,6 +240,57 @@ async fn when_all_fails_retries_stop_multiplying_the_load() {
     }
     let asked_count = cluster.nodes[0].asked().len();
     assert!((3_190..=3_210).contains(&asked_count), "{asked_count}: the calls, the savings, and a tenth");
+}
+
+/// The law of this crate, over many histories: what is told as done was done, once; what is told as not done never is.
+#[tokio::test(start_paused = true)]
+async fn whatever_nodes_do_the_client_tells_the_truth() {
+    let (mut done_count, mut not_done_count, mut unknown_count) = (0, 0, 0);
+    for seed in 0..300 {
+        let cluster = Cluster::start(3).await;
+        for (node, seed) in cluster.nodes.iter().zip(seed * 3..) {
+            node.will(drawn_acts(seed, seed as usize % 16));
+        }
+        let client = cluster.client();
+        let mut told_done = Vec::new();
+        let mut told_not_done = Vec::new();
+        for id in 1..=4 {
+            let started = Instant::now();
+            let outcome = client.create_transfers(&[payment(id, 1)]).await;
+            assert!(started.elapsed() <= Duration::from_millis(5_001), "seed {seed}: {:?}", started.elapsed());
+            match outcome {
+                Ok(created) => {
+                    let status = created.results[0].status;
+                    assert!(
+                        matches!(status, CreateTransferStatus::Created | CreateTransferStatus::Exists),
+                        "seed {seed}: {status}"
+                    );
+                    told_done.push(id);
+                }
+                Err(ClientError::OutcomeUnknown { ids, .. }) => {
+                    assert_eq!(ids, [id], "seed {seed}");
+                    unknown_count += 1;
+                }
+                Err(error) => {
+                    assert!(error.nothing_was_done(), "seed {seed}: {error}");
+                    told_not_done.push(id);
+                }
+            }
+        }
+        // Whatever is still under way comes to its end.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(told_done.iter().all(|id| cluster.recorded(*id)), "seed {seed}: done, and not there");
+        assert!(!told_not_done.iter().any(|id| cluster.recorded(*id)), "seed {seed}: not done, and there");
+        let recorded_count = (1..=4).filter(|id| cluster.recorded(*id)).count();
+        assert_eq!(cluster.moved(), Amount(recorded_count as u128), "seed {seed}: each moved money once");
+        done_count += told_done.len();
+        not_done_count += told_not_done.len();
+    }
+    // The histories are of every kind, else this would prove little.
+    assert!(
+        done_count > 500 && not_done_count > 10 && unknown_count > 50,
+        "{done_count} {not_done_count} {unknown_count}"
+    );
 }
 
 // --- reads

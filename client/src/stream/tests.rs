@@ -4,7 +4,7 @@ use futures_util::{FutureExt, future::join_all};
 use jangbu_ledger::{Amount, CreateTransferStatus};
 
 use super::*;
-use crate::fake::{Act, Cluster, no_leader, payment, unknown};
+use crate::fake::{Act, Cluster, drawn_acts, no_leader, payment, unknown};
 
 fn statuses(reply: &PackedReply) -> Vec<CreateTransferStatus> {
     let results = reply.results::<CreateTransferStatus>().expect("they are statuses of transfers");
@@ -184,4 +184,53 @@ async fn what_a_stream_wrote_is_part_of_the_session() {
     let stream = client.stream(StreamConfig::default());
     stream.submit_transfers(&[payment(1, 1)]).await.unwrap().await.unwrap();
     assert_eq!(client.session().log_index, 101);
+}
+
+/// As for single calls (`client/tests.rs`): what is told as done was done, once; what is told as not done never is.
+#[tokio::test(start_paused = true)]
+async fn whatever_nodes_do_the_stream_tells_the_truth() {
+    let (mut done_count, mut not_done_count, mut unknown_count) = (0, 0, 0);
+    for seed in 0..300 {
+        let mut cluster = Cluster::start(3).await;
+        for (node, seed) in cluster.nodes.iter().zip(seed * 3..) {
+            node.will(drawn_acts(seed, seed as usize % 60));
+        }
+        let stream = stream(&cluster);
+        let mut tickets = Vec::new();
+        let mut ids: Vec<u128> = (1..=20).collect();
+        for id in &ids {
+            if *id == 15 {
+                cluster.start_node(seed as usize % 3).await;
+            }
+            tickets.push(stream.submit_transfers(&[payment(*id, 1)]).await.unwrap());
+        }
+        let outcomes = join_all(tickets).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        for (id, outcome) in ids.iter().zip(outcomes) {
+            match outcome {
+                Ok(reply) => {
+                    let status = statuses(&reply)[0];
+                    use CreateTransferStatus::{Created, Exists};
+                    assert!(matches!(status, Created | Exists), "seed {seed}: {status}");
+                    assert!(cluster.recorded(*id), "seed {seed}: {id} is done, and not there");
+                    done_count += 1;
+                }
+                Err(ClientError::OutcomeUnknown { ids, .. }) => {
+                    assert_eq!(ids, [*id], "seed {seed}");
+                    unknown_count += 1;
+                }
+                Err(error) => {
+                    assert!(error.nothing_was_done(), "seed {seed}: {error}");
+                    assert!(!cluster.recorded(*id), "seed {seed}: {id} is not done, and there");
+                    not_done_count += 1;
+                }
+            }
+        }
+        ids.retain(|id| cluster.recorded(*id));
+        assert_eq!(cluster.moved(), Amount(ids.len() as u128), "seed {seed}: each moved money once");
+    }
+    assert!(
+        done_count > 1_000 && not_done_count > 10 && unknown_count > 100,
+        "{done_count} {not_done_count} {unknown_count}"
+    );
 }

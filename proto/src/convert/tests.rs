@@ -228,6 +228,31 @@ fn a_submitted_request_keeps_its_records() {
     assert_eq!(submitted(request(v1::Operation::CreateTransfers)), Ok((Operation::CreateTransfers, records.clone())));
 }
 
+#[test]
+fn the_largest_messages_stay_within_their_bounds() {
+    use prost::Message;
+
+    use crate::{
+        batch::EVENTS_MAX,
+        transport::{CLIENT_MESSAGE_BYTES_MAX, CLIENT_REPLY_BYTES_MAX},
+    };
+    let transfer = Transfer::decode(&[0xff; 128]);
+    let account = Account::decode(&[0xff; 128]);
+    let request = transfers_to_wire(&vec![transfer; EVENTS_MAX]);
+    assert!(request.encoded_len() * 3 < CLIENT_MESSAGE_BYTES_MAX, "{}", request.encoded_len());
+    let request = accounts_to_wire(&vec![account; EVENTS_MAX]);
+    assert!(request.encoded_len() * 3 < CLIENT_MESSAGE_BYTES_MAX, "{}", request.encoded_len());
+    let event = ChangeEvent {
+        timestamp: u64::MAX,
+        kind: EventKind::Expired,
+        transfer,
+        debit_account: account,
+        credit_account: account,
+    };
+    let reply = change_events_reply(READ_AT, &vec![event; EVENTS_MAX]);
+    assert!(reply.encoded_len() * 3 < CLIENT_REPLY_BYTES_MAX, "{}", reply.encoded_len());
+}
+
 // --- each refusal
 
 /// The field that is named.
