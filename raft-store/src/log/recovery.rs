@@ -72,7 +72,6 @@ pub(super) fn open(
         dir,
     });
     log.reclaim(keep_from);
-    log.replenish();
     Ok(log)
 }
 
@@ -88,17 +87,19 @@ pub struct Inspection {
 /// Reads the log of a stopped node by the rules of recovery, and changes nothing. Blocks on a disk.
 pub fn inspect(vfs: &dyn Vfs, dir: &Path, group: u32) -> Result<Inspection, StoreError> {
     let folder = Folder { vfs, dir, group };
-    let Scan { images, replay: Replay { vote, committed, index }, .. } = folder.scan(&folder.list()?, false)?;
-    let read = |at: u64| {
-        let slot = index.slot(at);
-        let after = images.partition_point(|image| image.start() <= slot.position);
-        let image = &images[after - 1];
-        let offset = slot.position - image.start();
-        let found = folder.parse(image, offset).expect("the scan has just parsed it");
-        type_config::decode_entry(Bytes::copy_from_slice(found.body()))
-            .map_err(|malformed| StoreError::damaged(&image.path, offset, malformed.to_string()))
-    };
-    let entries = (index.first()..index.next_or_first()).map(read).collect::<Result<_, _>>()?;
+    let Scan { outlines, replay: Replay { vote, committed, index }, .. } = folder.scan(&folder.list()?, false)?;
+    let mut entries = Vec::new();
+    let mut indexes = (index.first()..index.next_or_first()).peekable();
+    for (place, outline) in outlines.iter().enumerate() {
+        let image = folder.load(outline)?;
+        let end = outlines.get(place + 1).map_or(u64::MAX, Outline::start);
+        while let Some(at) = indexes.next_if(|at| index.slot(*at).position < end) {
+            let offset = index.slot(at).position - outline.start();
+            let found = folder.parse(&image, offset).expect("the scan has just parsed it");
+            let entry = type_config::decode_entry(Bytes::copy_from_slice(found.body()));
+            entries.push(entry.map_err(|error| StoreError::damaged(&outline.path, offset, error.to_string()))?);
+        }
+    }
     Ok(Inspection { vote, committed, purged: index.purged(), entries })
 }
 
@@ -119,11 +120,13 @@ struct Recovered {
 
 /// What lies in the folder, judged.
 struct Scan {
-    images: Vec<Image>,
+    outlines: Vec<Outline>,
     /// The newest segment, if a crash left it without a head.
-    unborn: Option<Image>,
+    unborn: Option<Outline>,
     replay: Replay,
     end: u64,
+    /// How many bytes behind the end hold records that were never acknowledged, and must not come back.
+    stale: u64,
 }
 
 struct Listing {
@@ -138,20 +141,25 @@ struct Folder<'a> {
     group: u32,
 }
 
-/// A segment's file, read whole.
-struct Image {
+/// A segment's file, of which only the head was read.
+struct Outline {
     sequence: u64,
     path: PathBuf,
-    bytes: Vec<u8>,
-    /// Its start, as its head says; none if it has no valid head.
+    /// The position of its first byte, as its head says; none if it has no valid head.
     head: Option<u64>,
 }
 
-impl Image {
+impl Outline {
     /// The position of its first byte.
     fn start(&self) -> u64 {
         self.head.expect("a segment without a head is dropped or refused before it is used")
     }
+}
+
+/// A segment's file, read whole; one at a time, because a log may be larger than memory.
+struct Image<'a> {
+    outline: &'a Outline,
+    bytes: Vec<u8>,
 }
 
 /// What lies behind the first bad record of a segment.
@@ -179,46 +187,51 @@ impl Folder<'_> {
 
     /// Reads all, judges all, changes nothing.
     fn scan(&self, listing: &Listing, must_exist: bool) -> Result<Scan, StoreError> {
-        let mut images = self.read_newest_run(&listing.segments)?;
-        let unborn = self.split_unborn(&mut images, must_exist)?;
-        if images.is_empty() && must_exist {
+        let mut outlines = self.newest_run(&listing.segments)?;
+        let unborn = self.split_unborn(&mut outlines, must_exist)?;
+        if outlines.is_empty() && must_exist {
             return Err(StoreError::damaged(self.dir, 0, "this node's log is gone: there is no segment"));
         }
         let mut replay = Replay::default();
-        let mut end = 0;
-        for (place, image) in images.iter().enumerate() {
-            end = self.replay(image, images.get(place + 1), place == 0, &mut replay)?;
+        let (mut end, mut stale) = (0, 0);
+        for (place, outline) in outlines.iter().enumerate() {
+            let image = self.load(outline)?;
+            end = self.replay(&image, outlines.get(place + 1), place == 0, &mut replay)?;
+            let offset = end - outline.start();
+            stale = self.look_beyond(&image, offset).end.min(image.bytes.len() as u64).saturating_sub(offset);
         }
-        if let Some(oldest) = images.first() {
+        if let Some(oldest) = outlines.first() {
             self.check_beginning(oldest, &replay.index)?;
         }
-        Ok(Scan { images, unborn, replay, end })
+        Ok(Scan { outlines, unborn, replay, end, stale })
     }
 
     /// Cuts what the scan says was never acknowledged. None if there has never been anything here.
     fn repair(&self, scan: Scan) -> Result<Option<Recovered>, StoreError> {
-        let Scan { images, unborn, replay, end } = scan;
+        let Scan { outlines, unborn, replay, end, stale } = scan;
         if let Some(unborn) = unborn {
             tracing::info!(path = %unborn.path.display(), "a log segment that was never synced is dropped");
             let removed = self.vfs.remove_file(&unborn.path).and_then(|()| self.vfs.sync_dir(self.dir));
             removed.map_err(|error| StoreError::io("drop an unfinished log segment", &unborn.path, error))?;
         }
-        let Some(newest) = images.last() else { return Ok(None) };
-        self.finish_tail(newest, end)?;
-        let segments = images.into_iter().map(|image| self.open(image)).collect::<Result<_, _>>()?;
+        let Some(newest) = outlines.last() else { return Ok(None) };
+        self.finish_tail(newest, end, stale)?;
+        let segments = outlines.into_iter().map(|outline| self.open(outline)).collect::<Result<_, _>>()?;
         Ok(Some(Recovered { segments, replay, end }))
     }
 
     /// The segments that follow one another up to the newest. An older one before a gap was purged, its removal not durable;
     /// if it was needed, `check_beginning` notices.
-    fn read_newest_run(&self, sequences: &[u64]) -> Result<Vec<Image>, StoreError> {
+    fn newest_run(&self, sequences: &[u64]) -> Result<Vec<Outline>, StoreError> {
         let run = sequences.chunk_by(|older, newer| older + 1 == *newer).next_back().unwrap_or_default();
-        run.iter().map(|sequence| self.read(*sequence)).collect()
+        run.iter().map(|sequence| self.outline(*sequence)).collect()
     }
 
-    fn read(&self, sequence: u64) -> Result<Image, StoreError> {
+    fn outline(&self, sequence: u64) -> Result<Outline, StoreError> {
         let path = segment::segment_path(self.dir, sequence);
-        let bytes = read_file(self.vfs, &path).map_err(|error| StoreError::io("read", &path, error))?;
+        let mut bytes = vec![0; record_bytes(Head::BYTES) as usize];
+        let read = self.vfs.open(&path, OpenMode::Read).and_then(|file| file.read_at(&mut bytes, 0));
+        read.map_err(|error| StoreError::io("read", &path, error))?;
         let head = claimed_position(&bytes)
             .and_then(|start| parse(&bytes, sequence, start, self.group).ok())
             .filter(|found| found.header.kind == Kind::Head);
@@ -228,52 +241,58 @@ impl Folder<'_> {
             return Err(StoreError::Refused { path, reason });
         }
         let head = head.map(|found| found.header.position);
-        Ok(Image { sequence, path, bytes, head })
+        Ok(Outline { sequence, path, head })
+    }
+
+    fn load<'a>(&self, outline: &'a Outline) -> Result<Image<'a>, StoreError> {
+        let bytes = read_file(self.vfs, &outline.path);
+        let bytes = bytes.map_err(|error| StoreError::io("read", &outline.path, error))?;
+        Ok(Image { outline, bytes })
     }
 
     /// A crash may leave the newest segment without a head: its name was made, its first write was not yet synced. Any other
     /// segment was synced whole before the next one was made.
-    fn split_unborn(&self, images: &mut Vec<Image>, must_exist: bool) -> Result<Option<Image>, StoreError> {
-        let Some(place) = images.iter().position(|image| image.head.is_none()) else { return Ok(None) };
-        let (older, unborn) = images.split_at(place);
-        let beyond = self.look_beyond(&unborn[0], 0);
+    fn split_unborn(&self, outlines: &mut Vec<Outline>, must_exist: bool) -> Result<Option<Outline>, StoreError> {
+        let Some(place) = outlines.iter().position(|outline| outline.head.is_none()) else { return Ok(None) };
+        let (older, unborn) = outlines.split_at(place);
+        let beyond = self.look_beyond(&self.load(&unborn[0])?, 0);
         let durable_before = match older.last() {
-            Some(before) => before.start() + self.scan_end(before),
+            Some(before) => before.start() + self.first_bad(&self.load(before)?),
             None => 0,
         };
         let may_begin = place > 0 || (unborn[0].sequence == 1 && !must_exist);
         if unborn.len() > 1 || !may_begin || beyond.durable > durable_before {
             return Err(StoreError::damaged(&unborn[0].path, 0, "the segment's head is not readable"));
         }
-        Ok(images.pop())
+        Ok(outlines.pop())
     }
 
     /// The offset of the first bad record.
-    fn scan_end(&self, image: &Image) -> u64 {
+    fn first_bad(&self, image: &Image<'_>) -> u64 {
         let mut offset = 0;
         while let Ok(found) = self.parse(image, offset) {
-            offset = found.header.end() - image.start();
+            offset = found.header.end() - image.outline.start();
         }
         offset
     }
 
-    fn parse<'a>(&self, image: &'a Image, offset: u64) -> Result<Found<'a>, Bad> {
+    fn parse<'a>(&self, image: &'a Image<'_>, offset: u64) -> Result<Found<'a>, Bad> {
         let bytes = image.bytes.get(offset as usize..).unwrap_or_default();
-        parse(bytes, image.sequence, image.start() + offset, self.group)
+        parse(bytes, image.outline.sequence, image.outline.start() + offset, self.group)
     }
 
     /// Replays one segment; returns the position where it ends. All but the newest must reach the `next` one's start.
     fn replay(
         &self,
-        image: &Image,
-        next: Option<&Image>,
+        image: &Image<'_>,
+        next: Option<&Outline>,
         is_first: bool,
         replay: &mut Replay,
     ) -> Result<u64, StoreError> {
         let mut offset = 0;
-        let damaged = |offset, reason| Err(StoreError::damaged(&image.path, offset, reason));
+        let damaged = |offset, reason| Err(StoreError::damaged(&image.outline.path, offset, reason));
         loop {
-            let position = image.start() + offset;
+            let position = image.outline.start() + offset;
             if next.is_some_and(|next| next.start() == position) {
                 return Ok(position);
             }
@@ -282,7 +301,7 @@ impl Folder<'_> {
                     if let Err(reason) = replay.take(&found, is_first && offset == 0) {
                         return damaged(offset, reason);
                     }
-                    offset = found.header.end() - image.start();
+                    offset = found.header.end() - image.outline.start();
                     continue;
                 }
                 Err(bad) => bad,
@@ -298,19 +317,19 @@ impl Folder<'_> {
     }
 
     /// Whole headers of this segment's own records behind `offset`, where no record is.
-    fn look_beyond(&self, image: &Image, offset: u64) -> Beyond {
+    fn look_beyond(&self, image: &Image<'_>, offset: u64) -> Beyond {
         let mut beyond = Beyond { durable: 0, end: offset };
         let mut offset = offset as usize;
         while offset + HEADER_BYTES <= image.bytes.len() {
             let bytes = &image.bytes[offset..];
             let position = claimed_position(bytes).unwrap_or(u64::MAX);
-            let in_place = image.head.is_none_or(|start| start + offset as u64 == position);
-            match parse_header(bytes, image.sequence, position, self.group) {
+            let in_place = image.outline.head.is_none_or(|start| start + offset as u64 == position);
+            match parse_header(bytes, image.outline.sequence, position, self.group) {
                 Ok(header) if in_place => {
                     beyond.durable = beyond.durable.max(header.durable);
                     beyond.end = beyond.end.max(offset as u64 + record_bytes(header.body_bytes as usize));
                     // A whole record's body is not searched: what a client wrote there is not ours.
-                    let whole = parse(bytes, image.sequence, position, self.group).is_ok();
+                    let whole = parse(bytes, image.outline.sequence, position, self.group).is_ok();
                     offset +=
                         if whole { record_bytes(header.body_bytes as usize) as usize } else { ALIGNMENT as usize };
                 }
@@ -321,7 +340,7 @@ impl Folder<'_> {
     }
 
     /// All entries that were not purged must be here.
-    fn check_beginning(&self, first: &Image, index: &Index) -> Result<(), StoreError> {
+    fn check_beginning(&self, first: &Outline, index: &Index) -> Result<(), StoreError> {
         let needed = index.purged().map_or(0, |purged| purged.index + 1);
         if first.sequence == 1 || index.first() <= needed {
             return Ok(());
@@ -332,27 +351,25 @@ impl Folder<'_> {
     }
 
     /// Overwrites what lies behind the cut, and makes all before it durable.
-    fn finish_tail(&self, newest: &Image, end: u64) -> Result<(), StoreError> {
-        let start = newest.start();
+    fn finish_tail(&self, newest: &Outline, end: u64, stale: u64) -> Result<(), StoreError> {
+        let (path, offset) = (&newest.path, end - newest.start());
         let finish = || {
-            let file = self.vfs.open(&newest.path, OpenMode::Write)?;
-            let beyond = self.look_beyond(newest, end - start);
-            let stale = beyond.end.min(newest.bytes.len() as u64).saturating_sub(end - start);
+            let file = self.vfs.open(path, OpenMode::Write)?;
             if stale > 0 {
-                tracing::info!(path = %newest.path.display(), offset = end - start, stale, "cut a torn tail: it was never acknowledged");
-                file.write_all_at(&vec![0; stale as usize], end - start)?;
+                tracing::info!(path = %path.display(), offset, stale, "cut a torn tail: it was never acknowledged");
+                file.write_all_at(&vec![0; stale as usize], offset)?;
             }
             file.sync_data()?;
             self.vfs.sync_dir(self.dir)
         };
-        finish().map_err(|error| StoreError::io("finish the log's tail", &newest.path, error))
+        finish().map_err(|error| StoreError::io("finish the log's tail", path, error))
     }
 
-    fn open(&self, image: Image) -> Result<Arc<Segment>, StoreError> {
-        let file = self.vfs.open(&image.path, OpenMode::Write);
-        let file = file.map_err(|error| StoreError::io("open", &image.path, error))?;
-        let start = image.start();
-        Ok(Arc::new(Segment { sequence: image.sequence, start, path: image.path, file }))
+    fn open(&self, outline: Outline) -> Result<Arc<Segment>, StoreError> {
+        let file = self.vfs.open(&outline.path, OpenMode::Write);
+        let file = file.map_err(|error| StoreError::io("open", &outline.path, error))?;
+        let start = outline.start();
+        Ok(Arc::new(Segment { sequence: outline.sequence, start, path: outline.path, file }))
     }
 
     /// The very first segment, durable when this returns.

@@ -33,6 +33,10 @@ use super::{
 };
 use crate::{blocking::Lane, error::StoreError, type_config::TypeConfig};
 
+/// The next segment is made ready once this share of the current one is used: early enough not to wait for it, late enough
+/// that a node which does little never spends the room.
+const SPARE_WANTED_AT: u64 = 4;
+
 /// Bodies up to this size are copied next to their header: cheaper than another slice in the call.
 const COPIED_BODY_BYTES_MAX: usize = 16 << 10;
 
@@ -87,6 +91,8 @@ pub(super) struct Disk {
     /// How far the stream is known to be synced; goes into each header.
     durable: u64,
     gather: Gather,
+    /// The segment after the current one was asked for.
+    spare_wanted: bool,
 }
 
 impl Queue {
@@ -149,7 +155,7 @@ impl Queue {
 
 impl Disk {
     pub(super) fn new(current: Arc<Segment>, durable: u64) -> Self {
-        Self { current, durable, gather: Gather::default() }
+        Self { current, durable, gather: Gather::default(), spare_wanted: false }
     }
 
     fn stage(&mut self, record: &Record, group: u32) {
@@ -264,6 +270,10 @@ impl Log {
             }
             disk.stage(record, self.group);
         }
+        if !disk.spare_wanted && disk.durable - disk.current.start > self.config.segment_bytes / SPARE_WANTED_AT {
+            disk.spare_wanted = true;
+            self.replenish();
+        }
         disk.write_staged()
     }
 
@@ -275,8 +285,8 @@ impl Log {
         let bytes = self.config.segment_bytes;
         let next = segment::create(&*self.vfs, &self.dir, spare, head.segment, head.position, bytes)?;
         disk.current = Arc::new(next);
+        disk.spare_wanted = false;
         self.state().segments.push(disk.current.clone());
-        self.replenish();
         Ok(())
     }
 
