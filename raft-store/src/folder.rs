@@ -49,6 +49,9 @@ impl GroupFolder {
             self.io("making", &dir, create_dir_durable(&*self.vfs, &dir))?;
         }
         let number = match self.current()? {
+            Some(number) if !self.vfs.exists(&self.state(number)) => {
+                return Err(StoreError::damaged(self.state(number), 0, "the folder that holds the state is gone"));
+            }
             Some(number) => number,
             None if must_exist => {
                 return Err(StoreError::damaged(self.pointer(), 0, "nothing says which folder holds the state"));

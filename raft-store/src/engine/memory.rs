@@ -26,12 +26,17 @@ type Overlay = BTreeMap<(Family, Vec<u8>), Option<Bytes>>;
 /// Keeps the durable image of every folder, over any number of crashes of the nodes that use it.
 pub struct MemoryEngines {
     vfs: Arc<dyn Vfs>,
-    images: Mutex<BTreeMap<PathBuf, Arc<RwLock<Rows>>>>,
+    images: Arc<Mutex<BTreeMap<PathBuf, Arc<RwLock<Rows>>>>>,
 }
 
 impl MemoryEngines {
     pub fn new(vfs: Arc<dyn Vfs>) -> MemoryEngines {
-        MemoryEngines { vfs, images: Mutex::default() }
+        MemoryEngines { vfs, images: Arc::default() }
+    }
+
+    /// The same images over the disk that a crash left.
+    pub fn on(&self, vfs: Arc<dyn Vfs>) -> MemoryEngines {
+        MemoryEngines { vfs, images: self.images.clone() }
     }
 
     fn images(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<RwLock<Rows>>>> {

@@ -115,6 +115,18 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     options
 }
 
+/// The options are ours to give, and the write-ahead log is empty.
+fn remove_what_nobody_needs(checkpoint: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(checkpoint)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("OPTIONS-") || name.ends_with(".log") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 pub struct RocksEngine {
     db: DB,
     dir: PathBuf,
@@ -198,7 +210,8 @@ impl Engine for RocksEngine {
         // The flush that this includes is atomic over the families, and with it the copy.
         Checkpoint::new(&self.db)
             .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
-            .map_err(|error| failed("making a checkpoint in", dir, error))
+            .map_err(|error| failed("making a checkpoint in", dir, error))?;
+        remove_what_nobody_needs(dir).map_err(|error| StoreError::io("clearing a checkpoint in", dir, error))
     }
 
     fn scrub(&self) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@
 /// Keys per partition: 64 KiB of bits.
 pub const KEYS_PER_PARTITION: usize = 32_768;
 
-/// With eight probes in one block of 512 bits: about 3 wrong answers in 10,000.
+/// With eight probes in one block of 512 bits: about one wrong answer in 1,000 (measured in the tests below).
 const BITS_PER_KEY: usize = 16;
 const PROBES: u32 = 8;
 const WORDS_PER_BLOCK: usize = 8;
@@ -62,11 +62,10 @@ impl Filter {
     }
 }
 
-/// The places of a key's bits in its block: two steps of seven and nine bits walk it (a step is odd, so that no bit comes twice).
+/// The places of a key's bits in its block: seven of nine bits each, and one more from what mixing them gives.
 fn bits(probes: u64) -> impl Iterator<Item = usize> {
-    let start = probes as u32;
-    let step = (probes >> 32) as u32 | 1;
-    (0..PROBES).map(move |probe| ((start.wrapping_add(probe.wrapping_mul(step))) % 512) as usize)
+    let last = probes.wrapping_mul(0x94d0_49bb_1331_11eb) >> 55;
+    (0..PROBES - 1).map(move |probe| (probes >> (9 * probe)) % 512).chain([last]).map(|bit| bit as usize)
 }
 
 #[cfg(test)]

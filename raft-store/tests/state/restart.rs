@@ -1,0 +1,172 @@
+//! What a restart costs, and what it finds.
+
+use crate::harness::*;
+use bytes::Bytes;
+use jangbu_raft_store::engine::memory::MemoryEngines;
+use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, Usage, Visit};
+use jangbu_raft_store::schema::Family;
+use jangbu_raft_store::vfs::StdVfs;
+use jangbu_raft_store::{StateConfig, StoreError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Counts the rows that are read.
+struct Counting {
+    inner: Arc<dyn EngineFactory>,
+    rows: Arc<AtomicU64>,
+}
+
+struct CountingEngine {
+    inner: Arc<dyn Engine>,
+    rows: Arc<AtomicU64>,
+}
+
+impl EngineFactory for Counting {
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(Arc::new(CountingEngine { inner: self.inner.open(dir)?, rows: self.rows.clone() }))
+    }
+    fn open_read_only(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
+        self.inner.open_read_only(dir)
+    }
+    fn forget(&self, dir: &Path) {
+        self.inner.forget(dir);
+    }
+}
+
+impl CountingEngine {
+    fn count(&self) {
+        self.rows.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Engine for CountingEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.count();
+        self.inner.get(family, key)
+    }
+    fn at_or_before(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        self.count();
+        self.inner.at_or_before(family, key)
+    }
+    fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        self.count();
+        self.inner.at_or_after(family, key)
+    }
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut counted = |key: &[u8], value: &[u8]| {
+            self.count();
+            visit(key, value)
+        };
+        self.inner.scan(family, from, to, &mut counted)
+    }
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        self.inner.write(batch)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+    fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
+        self.inner.checkpoint(dir)
+    }
+    fn scrub(&self) -> Result<(), StoreError> {
+        self.inner.scrub()
+    }
+    fn usage(&self) -> Usage {
+        self.inner.usage()
+    }
+}
+
+fn plain_entry(replica: &mut Replica, entry: u128) {
+    let transfers: Vec<_> = (0..50).map(|n| transfer(1 + entry * 50 + n, 1 + n % 40, 1 + (n + 1) % 40, 1)).collect();
+    replica.apply_body(transfers_body(SECOND, &transfers));
+}
+
+#[test]
+fn the_rows_read_at_start_do_not_grow_with_history() {
+    let rows = Arc::new(AtomicU64::new(0));
+    let mut replica = Replica::new(Kind::Memory, tiny());
+    let memory = Arc::new(MemoryEngines::new(Arc::new(StdVfs)));
+    replica.store = None;
+    replica.dir = tempfile::tempdir().unwrap();
+    replica.engines = Arc::new(Counting { inner: memory, rows: rows.clone() });
+    replica.store = Some(replica.try_open().unwrap());
+    let accounts: Vec<_> = (1..=40).map(account).collect();
+    replica.apply_body(accounts_body(SECOND, &accounts));
+
+    let mut counts = Vec::new();
+    let mut entry = 0;
+    for until in [40, 400, 1_600] {
+        while entry < until {
+            plain_entry(&mut replica, entry);
+            entry += 1;
+        }
+        replica.store = None;
+        rows.store(0, Ordering::Relaxed);
+        replica.store = Some(replica.try_open().unwrap());
+        counts.push(rows.load(Ordering::Relaxed));
+        let applied = replica.applied_index();
+        replica.log.truncate(applied as usize);
+    }
+    // 20, 200 and 800 flushes: only the number of runs has grown, with the logarithm.
+    assert!(counts[2] < counts[0] + 60, "{counts:?}");
+}
+
+#[test]
+fn a_restart_finds_the_last_flush_and_the_log_brings_the_rest() {
+    for kind in KINDS {
+        let mut replica = Replica::new(kind, StateConfig { flush_events: 120, ..StateConfig::default() });
+        let accounts: Vec<_> = (1..=40).map(account).collect();
+        replica.apply_body(accounts_body(SECOND, &accounts));
+        for entry in 0..30 {
+            plain_entry(&mut replica, entry);
+            let (digest, flushed) = (replica.digest(), replica.store().reader.flushed_index());
+            replica.store = None;
+            replica.store = Some(replica.try_open().unwrap());
+            assert!(replica.applied_index() >= flushed, "a flush that was taken over was durable");
+            replica.crash_and_replay();
+            assert_eq!(replica.digest(), digest);
+        }
+    }
+}
+
+#[test]
+fn a_flush_is_due_by_bytes_of_log_as_well() {
+    let config = StateConfig { flush_log_bytes: 20_000, ..StateConfig::default() };
+    let mut replica = Replica::new(Kind::Memory, config);
+    // Refused, so that no events gather: the log grows all the same.
+    for entry in 0..10 {
+        plain_entry(&mut replica, entry);
+    }
+    let flushed = replica.store().reader.flushed_index();
+    assert!(flushed >= 6, "{flushed}");
+}
+
+#[test]
+fn an_empty_pointer_or_a_lost_state_is_not_a_fresh_start() {
+    let mut replica = Replica::new(Kind::Rocks, tiny());
+    replica.store = None;
+    let group = replica.dir.path().join("group-0");
+    std::fs::write(group.join("CURRENT"), "").unwrap();
+    assert!(matches!(replica.try_open().err(), Some(StoreError::Damaged { .. })));
+    std::fs::remove_file(group.join("CURRENT")).unwrap();
+    assert!(matches!(replica.try_open().err(), Some(StoreError::Damaged { .. })));
+    std::fs::write(group.join("CURRENT"), "state-7\n").unwrap();
+    assert!(replica.try_open().is_err());
+}
+
+#[test]
+fn a_fenced_replica_stops_and_does_not_start_again() {
+    let mut replica = Replica::new(Kind::Rocks, tiny());
+    replica.store().reader.fence("its digest differs at entry 1,024");
+    assert!(now(replica.store().reader.fatal()).to_string().contains("differs"));
+    replica.store = None;
+    match replica.try_open().err() {
+        Some(StoreError::Refused { reason, .. }) => {
+            assert!(reason.contains("its digest differs at entry 1,024"), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,397 @@
+//! A snapshot's way from one replica to another: built, offered, sent, broken off, resumed, verified, installed.
+
+use crate::harness::*;
+use jangbu_ledger::{AccountFilter, AccountFilterFlags, AccountId, TransferId};
+use jangbu_raft_store::engine::memory::MemoryEngines;
+use jangbu_raft_store::testing::{CrashVfs, Dice, Survival};
+use jangbu_raft_store::{Incoming, ReceiveError, Store, StoreEnv, StoreError};
+use openraft::storage::RaftStateMachine;
+use std::path::Path;
+use std::sync::Arc;
+
+const SECOND: u64 = 1_000_000_000;
+const CHUNK: usize = 3_000;
+
+/// Does some work: `entries` entries of 20 transfers among ten accounts, ids from `first_id` on.
+fn work(replica: &mut Replica, first_id: u128, entries: u128) {
+    if replica.log.is_empty() {
+        replica.apply(membership(&[1, 2, 3]));
+        let accounts: Vec<_> = (1..=10).map(account).collect();
+        replica.apply_body(accounts_body(SECOND, &accounts));
+    }
+    for entry in 0..entries {
+        let transfers: Vec<_> =
+            (0..20).map(|n| transfer(first_id + entry * 20 + n, 1 + n % 10, 1 + (n + 3) % 10, n)).collect();
+        replica.apply_body(transfers_body(SECOND * 2, &transfers));
+    }
+}
+
+fn join(replica: &mut Replica, cluster: u8) {
+    replica.store().folder.join([cluster; 16]).unwrap();
+}
+
+/// Sends up to `chunks_max` chunks of what is wanted; `true` if that was all.
+fn send(from: &Snapshot, incoming: &mut Incoming, chunks_max: usize) -> Result<bool, ReceiveError> {
+    let mut chunks = 0;
+    for (file, mut offset) in incoming.wants() {
+        loop {
+            let data = now(from.snapshot.read(&file, offset, CHUNK)).unwrap();
+            if data.is_empty() {
+                break;
+            }
+            if chunks == chunks_max {
+                return Ok(false);
+            }
+            chunks += 1;
+            let bytes = data.len() as u64;
+            now(incoming.write(&file, offset, data))?;
+            offset += bytes;
+        }
+    }
+    Ok(true)
+}
+
+fn transfer_and_install(snapshot: &Snapshot, to: &mut Store) -> Result<(), ReceiveError> {
+    let mut incoming = now(to.incoming.begin(snapshot.snapshot.manifest()))?;
+    assert!(send(snapshot, &mut incoming, usize::MAX)?);
+    let received = now(incoming.finish())?;
+    assert_eq!(received.meta, snapshot.meta);
+    now(to.state.install_snapshot(&received.meta, received.snapshot))
+        .map_err(|error| StoreError::Fenced(error.to_string()))?;
+    Ok(())
+}
+
+fn same_answers(one: &mut Replica, other: &mut Replica) {
+    let (one, other) = (one.store().reader.clone(), other.store().reader.clone());
+    assert_eq!(one.applied(), other.applied());
+    assert_eq!(one.head(), other.head());
+    for id in 1..=10 {
+        let flags = AccountFilterFlags::DEBITS.with(AccountFilterFlags::CREDITS);
+        let filter = AccountFilter { account_id: AccountId(id), limit: 8_189, flags, ..AccountFilter::default() };
+        assert_eq!(now(one.get_account_transfers(filter)).unwrap(), now(other.get_account_transfers(filter)).unwrap());
+        assert_eq!(now(one.get_account_balances(filter)).unwrap(), now(other.get_account_balances(filter)).unwrap());
+    }
+    let ids: Vec<_> = (0..3_000).map(TransferId).collect();
+    assert_eq!(now(one.lookup_transfers(ids.clone())).unwrap(), now(other.lookup_transfers(ids)).unwrap());
+    for reader in [one, other] {
+        let report = now(reader.verify(None)).unwrap().unwrap();
+        assert_eq!(report.at.digest, report.digest_recount);
+    }
+}
+
+#[test]
+fn a_snapshot_brings_an_empty_replica_to_the_same_state() {
+    for kind in KINDS {
+        let (mut leader, mut fresh) = (Replica::new(kind, tiny()), Replica::new(kind, tiny()));
+        join(&mut leader, 5);
+        join(&mut fresh, 5);
+        work(&mut leader, 1, 40);
+        let snapshot = leader.snapshot();
+        transfer_and_install(&snapshot, fresh.store()).unwrap();
+        same_answers(&mut leader, &mut fresh);
+        let current = now(fresh.store().state.get_current_snapshot()).unwrap().unwrap();
+        assert_eq!(current.meta, snapshot.meta, "it can be sent on");
+
+        // Life goes on from there, over crashes and further snapshots, retries included.
+        fresh.log = leader.log.clone();
+        for round in 0..3 {
+            for replica in [&mut leader, &mut fresh] {
+                work(replica, 700 + round * 100, 10);
+            }
+            same_answers(&mut leader, &mut fresh);
+            fresh.crash_and_replay();
+            same_answers(&mut leader, &mut fresh);
+            drop(fresh.snapshot());
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_replaces_the_state_of_a_replica_that_fell_behind() {
+    for kind in KINDS {
+        let (mut leader, mut behind) = (Replica::new(kind, tiny()), Replica::new(kind, tiny()));
+        for replica in [&mut leader, &mut behind] {
+            join(replica, 5);
+            work(replica, 1, 12);
+        }
+        work(&mut leader, 10_000, 40);
+        transfer_and_install(&leader.snapshot(), behind.store()).unwrap();
+        same_answers(&mut leader, &mut behind);
+        behind.crash_and_replay();
+        same_answers(&mut leader, &mut behind);
+    }
+}
+
+#[test]
+fn a_snapshot_says_what_was_applied_when_it_was_asked_for() {
+    for kind in KINDS {
+        let mut replica = Replica::new(kind, tiny());
+        work(&mut replica, 1, 3);
+        let applied = replica.applied_index();
+        let snapshot = replica.snapshot();
+        assert_eq!(snapshot.meta.last_log_id.unwrap().index, applied);
+        assert_eq!(snapshot.meta.last_membership.voter_ids().collect::<Vec<_>>(), [1, 2, 3]);
+        // Found again after a crash.
+        replica.crash_and_replay();
+        let found = now(replica.store().state.get_current_snapshot()).unwrap().unwrap();
+        assert_eq!(found.meta, snapshot.meta);
+        assert_eq!(found.snapshot.manifest(), snapshot.snapshot.manifest());
+    }
+}
+
+#[test]
+fn a_broken_transfer_goes_on_where_it_stopped() {
+    for kind in KINDS {
+        let (mut leader, mut fresh) = (Replica::new(kind, tiny()), Replica::new(kind, tiny()));
+        join(&mut leader, 5);
+        join(&mut fresh, 5);
+        work(&mut leader, 1, 60);
+        let snapshot = leader.snapshot();
+        let all: u64 = snapshot.snapshot.description().files.iter().map(|file| file.bytes).sum();
+        let mut chunks = 0;
+        let received = loop {
+            let mut incoming = now(fresh.store().incoming.begin(snapshot.snapshot.manifest())).unwrap();
+            let lacking: u64 = incoming
+                .wants()
+                .iter()
+                .map(|(name, from)| snapshot.snapshot.description().file(name).unwrap().bytes - from)
+                .sum();
+            assert_eq!(lacking, all.saturating_sub(sent_bytes(&snapshot, chunks)), "nothing is sent twice");
+            chunks += 2;
+            if send(&snapshot, &mut incoming, 2).unwrap() {
+                break now(incoming.finish()).unwrap();
+            }
+            drop(incoming);
+            fresh.store = None;
+            fresh.store = Some(fresh.try_open().unwrap());
+        };
+        now(fresh.store().state.install_snapshot(&received.meta, received.snapshot)).unwrap();
+        same_answers(&mut leader, &mut fresh);
+    }
+}
+
+/// How many bytes the first so many chunks hold: a file's last one may be short.
+fn sent_bytes(snapshot: &Snapshot, chunks: u64) -> u64 {
+    let mut left = chunks;
+    let mut bytes = 0;
+    for file in &snapshot.snapshot.description().files {
+        let take = left.min(file.bytes.div_ceil(CHUNK as u64));
+        left -= take;
+        bytes += (take * CHUNK as u64).min(file.bytes);
+    }
+    bytes
+}
+
+#[test]
+fn what_does_not_match_is_refused_and_costs_one_file() {
+    let (mut leader, mut fresh) = (Replica::new(Kind::Rocks, tiny()), Replica::new(Kind::Rocks, tiny()));
+    join(&mut leader, 5);
+    join(&mut fresh, 5);
+    work(&mut leader, 1, 20);
+    let snapshot = leader.snapshot();
+    let mut incoming = now(fresh.store().incoming.begin(snapshot.snapshot.manifest())).unwrap();
+    let (file, _) = incoming.wants()[0].clone();
+    let data = now(snapshot.snapshot.read(&file, 0, usize::MAX >> 1)).unwrap();
+
+    assert!(malformed(now(incoming.write("nothing.sst", 0, data.clone()))));
+    assert!(malformed(now(incoming.write(&file, 1, data.clone()))), "each file's bytes come in order");
+    let mut flipped = data.to_vec();
+    flipped[data.len() / 2] ^= 1;
+    assert!(malformed(now(incoming.write(&file, 0, flipped.into()))));
+    assert!(send(&snapshot, &mut incoming, usize::MAX).unwrap(), "the file is taken when it comes as it should");
+    let received = now(incoming.finish()).unwrap();
+    now(fresh.store().state.install_snapshot(&received.meta, received.snapshot)).unwrap();
+    same_answers(&mut leader, &mut fresh);
+}
+
+#[test]
+fn an_incomplete_snapshot_is_not_finished() {
+    let (mut leader, mut fresh) = (Replica::new(Kind::Memory, tiny()), Replica::new(Kind::Memory, tiny()));
+    work(&mut leader, 1, 20);
+    let snapshot = leader.snapshot();
+    let mut incoming = now(fresh.store().incoming.begin(snapshot.snapshot.manifest())).unwrap();
+    assert!(!send(&snapshot, &mut incoming, 1).unwrap());
+    assert!(malformed(now(incoming.finish())));
+}
+
+#[test]
+fn foreign_damaged_and_older_snapshots_are_refused() {
+    let (mut leader, mut other) = (Replica::new(Kind::Memory, tiny()), Replica::new(Kind::Memory, tiny()));
+    join(&mut leader, 5);
+    join(&mut other, 6);
+    work(&mut leader, 1, 5);
+    let snapshot = leader.snapshot();
+    let manifest = snapshot.snapshot.manifest();
+    assert!(malformed(now(other.store().incoming.begin(manifest.clone()))), "another cluster's");
+    assert!(malformed(now(leader.store().incoming.begin(manifest.clone()))), "not newer than what is applied");
+    let mut fresh = Replica::new(Kind::Memory, tiny());
+    for at in 0..manifest.len() {
+        let mut damaged = manifest.to_vec();
+        damaged[at] ^= 1;
+        assert!(malformed(now(fresh.store().incoming.begin(damaged.into()))), "byte {at}");
+    }
+    // Past the door as well: openraft hands it over as what it isn't.
+    work(&mut leader, 1_000, 5);
+    let newer = leader.snapshot();
+    assert!(now(fresh.store().state.install_snapshot(&newer.meta, snapshot.snapshot.clone())).is_err());
+    assert!(fresh.store().fatal.cause().is_some());
+}
+
+fn malformed<T>(result: Result<T, ReceiveError>) -> bool {
+    matches!(result, Err(ReceiveError::Malformed(_)))
+}
+
+#[test]
+fn the_newest_snapshot_is_kept_and_an_older_one_while_it_is_read() {
+    for kind in KINDS {
+        let mut replica = Replica::new(kind, tiny());
+        work(&mut replica, 1, 10);
+        let first = replica.snapshot();
+        work(&mut replica, 1_000, 10);
+        let second = replica.snapshot();
+        assert!(first.snapshot.dir().exists(), "it is being sent");
+        assert_ne!(first.snapshot.dir(), second.snapshot.dir());
+        let dir = first.snapshot.dir().to_owned();
+        drop((first, second));
+        work(&mut replica, 2_000, 10);
+        drop(replica.snapshot());
+        assert!(!dir.exists());
+        assert_eq!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count(), 1);
+    }
+}
+
+/// Else the cost of a snapshot would grow with history.
+#[test]
+fn files_that_were_in_the_last_snapshot_are_not_read_again() {
+    let mut replica = Replica::new(Kind::Rocks, tiny());
+    work(&mut replica, 1, 20);
+    let first = replica.snapshot();
+    // Were it read again, its checksum would differ.
+    let table = first.snapshot.description().files.iter().find(|file| file.name.ends_with(".sst")).unwrap().clone();
+    let path = first.snapshot.dir().join(&table.name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let second = replica.snapshot();
+    assert_eq!(second.snapshot.description().file(&table.name), Some(&table));
+}
+
+// --- crashes
+
+/// A replica in memory on a disk that dies where it is told to.
+struct Mortal {
+    vfs: CrashVfs,
+    engines: MemoryEngines,
+}
+
+impl Mortal {
+    fn new() -> Mortal {
+        let vfs = CrashVfs::default();
+        Mortal { engines: MemoryEngines::new(Arc::new(vfs.clone())), vfs }
+    }
+
+    fn restart(self, survival: Survival) -> Mortal {
+        let vfs = self.vfs.restart(survival);
+        Mortal { engines: self.engines.on(Arc::new(vfs.clone())), vfs }
+    }
+
+    fn open(&self) -> Result<Store, StoreError> {
+        let vfs = Arc::new(self.vfs.clone());
+        let engines = Arc::new(self.engines.on(vfs.clone()));
+        let env = StoreEnv { log_vfs: vfs.clone(), state_vfs: vfs, engines, blocking: Arc::new(Inline) };
+        now(jangbu_raft_store::open(store_config(Path::new("/data"), tiny()), env))
+    }
+}
+
+/// What the replica has before the snapshot comes: a part of the leader's log.
+fn begin_life(mortal: &Mortal, leader: &Replica, entries: usize) -> Store {
+    let mut store = mortal.open().unwrap();
+    for entry in &leader.log[..entries] {
+        apply(&mut store, entry.clone()).unwrap();
+    }
+    store
+}
+
+#[test]
+fn a_crash_anywhere_in_receiving_and_installing_leaves_the_old_state_or_the_new() {
+    let mut leader = Replica::new(Kind::Memory, tiny());
+    work(&mut leader, 1, 30);
+    let snapshot = leader.snapshot();
+    let new_digest = leader.digest();
+
+    let operations = {
+        let mortal = Mortal::new();
+        let mut store = begin_life(&mortal, &leader, 8);
+        let before = mortal.vfs.operations();
+        transfer_and_install(&snapshot, &mut store).unwrap();
+        mortal.vfs.operations() - before
+    };
+    assert!(operations > 15, "the walk is long enough to be worth it: {operations}");
+
+    let mut dice = Dice(3);
+    let mut survived = [0, 0];
+    for operation in 0..=operations {
+        for survival in [Survival::Lost, Survival::Kept, Survival::TornLast(dice.roll()), Survival::Some(dice.roll())] {
+            let mortal = Mortal::new();
+            let mut store = begin_life(&mortal, &leader, 8);
+            let flushed_index = store.reader.flushed_index();
+            mortal.vfs.die_at(mortal.vfs.operations() + operation);
+            let finished = transfer_and_install(&snapshot, &mut store).is_ok();
+            drop(store);
+
+            let mortal = mortal.restart(survival);
+            let mut store =
+                mortal.open().unwrap_or_else(|error| panic!("after operation {operation}, {survival:?}: {error}"));
+            let applied = store.reader.applied();
+            let is_new = applied.digest == new_digest;
+            survived[usize::from(is_new)] += 1;
+            if is_new {
+                assert_eq!(applied.log_index, snapshot.meta.last_log_id.unwrap().index);
+            } else {
+                assert_eq!(applied.log_index, flushed_index, "operation {operation}, {survival:?}");
+                assert!(!finished, "what was installed stays installed: operation {operation}, {survival:?}");
+                // A part that the crash tore is found out when it is whole, and comes again.
+                let again = transfer_and_install(&snapshot, &mut store);
+                again.or_else(|_| transfer_and_install(&snapshot, &mut store)).unwrap();
+            }
+            let report = now(store.reader.verify(None)).unwrap().unwrap();
+            assert_eq!((report.at.digest, report.digest_recount), (new_digest, new_digest));
+        }
+    }
+    assert!(survived.iter().all(|count| *count > 0), "both outcomes were met: {survived:?}");
+}
+
+#[test]
+fn a_crash_anywhere_in_building_a_snapshot_loses_at_most_the_snapshot() {
+    let mut leader = Replica::new(Kind::Memory, tiny());
+    work(&mut leader, 1, 12);
+    let build = |store: &mut Store| {
+        let mut builder = now(store.state.get_snapshot_builder());
+        now(openraft::storage::RaftSnapshotBuilder::build_snapshot(&mut builder)).is_ok()
+    };
+    let operations = {
+        let mortal = Mortal::new();
+        let mut store = begin_life(&mortal, &leader, 10);
+        let before = mortal.vfs.operations();
+        assert!(build(&mut store));
+        mortal.vfs.operations() - before
+    };
+    for operation in 0..=operations {
+        for survival in [Survival::Lost, Survival::Kept, Survival::Some(operation)] {
+            let mortal = Mortal::new();
+            let mut store = begin_life(&mortal, &leader, 10);
+            mortal.vfs.die_at(mortal.vfs.operations() + operation);
+            let built = build(&mut store);
+            drop(store);
+            let mortal = mortal.restart(survival);
+            let mut store = mortal.open().unwrap();
+            let found = now(store.state.get_current_snapshot()).unwrap();
+            assert!(!built || found.is_some(), "what was built is there: operation {operation}, {survival:?}");
+            if let Some(found) = found {
+                let mut fresh = Replica::new(Kind::Memory, tiny());
+                transfer_and_install(&found, fresh.store()).unwrap();
+            }
+        }
+    }
+}
