@@ -154,6 +154,9 @@ async fn a_request_too_large_or_empty_is_refused() {
         let outcome = cluster.client().create_transfers(&vec![payment(1, 1); events_count]).await;
         assert!(matches!(&outcome, Err(ClientError::Refused(refusal)) if refusal.field == "transfers"), "{outcome:?}");
     }
+    // Above the bound of a message, nobody looks into it.
+    let outcome = cluster.client().create_transfers(&vec![payment(u128::MAX, 1); 100_000]).await;
+    assert!(matches!(&outcome, Err(ClientError::Refused(refusal)) if refusal.field == "message"), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]

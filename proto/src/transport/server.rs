@@ -17,6 +17,7 @@ use http::{HeaderValue, Response, header::DATE};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{
@@ -40,6 +41,12 @@ pub type Door = Router<Stack<FixedDate, Identity>>;
 
 /// How many streams a caller may open and reset at once before its connection is cut (the "rapid reset" flood).
 const RESETS_MAX: usize = 256;
+
+/// What each HTTP/2 connection begins with. Whoever takes longer over it than [`PREFACE_TIMEOUT`] isn't going to speak.
+const PREFACE_BYTES: usize = 24;
+
+/// Longer than any connection that is of use takes to be made; short enough that silent ones can't fill the door.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A door without services yet.
 pub fn door(settings: &Http2Settings) -> DoorBuilder {
@@ -75,7 +82,7 @@ pub async fn serve(
     };
     let last_call = async {
         match stopping.await {
-            Ok(()) => tokio::time::sleep(grace).await,
+            Ok(()) => sleep(grace).await,
             Err(_) => future::pending().await,
         }
     };
@@ -105,16 +112,34 @@ fn connections(
     })
 }
 
-/// A connection that can be cut from outside and counts against the door's bound.
+/// A connection that can be cut from outside, must begin in time, and counts against the door's bound.
 struct Connection {
     io: Io,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Until the caller has spoken: how long it may yet take.
+    silence: Option<Pin<Box<Sleep>>>,
+    heard_bytes: usize,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
     fn new(io: Io, place: OwnedSemaphorePermit, cut: CancellationToken) -> Self {
-        Self { io, cut: Box::pin(cut.cancelled_owned()), _place: place }
+        let silence = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
+        Self { io, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, _place: place }
+    }
+
+    /// Reads before the caller has spoken.
+    fn poll_read_preface(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let filled_before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        self.heard_bytes += buf.filled().len() - filled_before;
+        if self.heard_bytes >= PREFACE_BYTES {
+            self.silence = None;
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -128,6 +153,9 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if self.silence.is_some() {
+            return self.poll_read_preface(cx, buf);
         }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }

@@ -286,6 +286,31 @@ async fn a_full_door_turns_the_next_one_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_that_never_speaks_is_hung_up_on() {
+    let settings = Http2Settings { connections_max: 1, ..Http2Settings::default() };
+    for said in ["", "PRI * HTTP/2.0"] {
+        let served = served(settings.clone(), Duration::ZERO);
+        let (mut here, there) = tokio::io::duplex(1 << 16);
+        served.wires.send(Box::new(there)).unwrap();
+        let called_at = Instant::now();
+        here.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        here.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(called_at.elapsed().as_secs(), 10, "{said}");
+        connected(&served).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_has_spoken_may_be_silent_for_long() {
+    let served = served(Http2Settings::default(), Duration::ZERO);
+    let channel = connected(&served).await;
+    sleep(Duration::from_secs(3_600)).await;
+    let _none_left_to_connect_with = served.wires;
+    assert!(is_echo(ask(&channel).await));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_date_is_fixed_when_it_is_told_so() {
     for fixed_date in [true, false] {
         let served = served(Http2Settings { fixed_date, ..Http2Settings::default() }, Duration::ZERO);
