@@ -1,1 +1,66 @@
+//! `jangbu`, the operator's command: what is typed by people at a terminal, and by their scripts.
+//!
+//! ```text
+//!     cli       what can be typed, and every --help
+//!     noun      one file per noun: dev · cluster · member · leader · account · transfer · events
+//!     work      one folder per long job: import · load · verify · demo
+//!     access    endpoints to a client; operator: the cluster's own door for operators
+//!     output    table or JSON; error: what went wrong, what to do next, which exit code
+//! ```
+//!
+//! Laws
+//! * Results go to standard output; errors, advice and progress to standard error, whatever the format.
+//! * Exit codes are an interface: `error::Kind` lists them, and they do not change.
+//! * In JSON, ids, amounts and timestamps are decimal strings: they do not fit in a double.
+//!
+//! Not here: the rules (`ledger`), retries (`client`), anything that needs a cluster to be right.
 
+pub mod access;
+pub mod account;
+pub mod cli;
+pub mod cluster;
+pub mod demo;
+pub mod dev;
+pub mod error;
+pub mod events;
+pub mod import;
+pub mod leader;
+pub mod load;
+pub mod member;
+pub mod operator;
+pub mod output;
+pub mod progress;
+pub mod read;
+pub mod text;
+pub mod transfer;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use cli::Cli;
+pub use error::{Failure, Kind};
+
+/// Runs one command line.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help and version to standard output with 0, mistakes to standard error.
+            let _ = error.print();
+            return if error.use_stderr() { Kind::Usage.exit_code() } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(error).report(),
+    };
+    let outcome = runtime.block_on(cli.run());
+    // Calls that nobody waits for any more must not keep the command from ending.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,101 @@
+//! What went wrong, what to do next, and the exit code that says so to scripts.
+//!
+//! Laws
+//! * Exit codes are stable; a new kind gets a new number.
+//! * A failure after something was asked of the cluster never claims that nothing happened (`OutcomeUnknown`).
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Why a command did not succeed. The number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Something else went wrong.
+    General = 1,
+    /// The command line, or a file it names, makes no sense.
+    Usage = 2,
+    /// The question was answered, and the answer is no: unhealthy, or a check that found something.
+    Unhealthy = 3,
+    /// No node answers, or no leader, or no quorum. Nothing was done.
+    Unavailable = 4,
+    // 5 is kept for authentication.
+    /// It may or may not have been done. Asking again with the same ids is safe.
+    OutcomeUnknown = 6,
+    /// The ledger's rules or the cluster's state say no. Nothing was changed.
+    Conflict = 7,
+}
+
+impl Kind {
+    pub fn exit_code(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+}
+
+/// The list for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and well
+  1  error
+  2  the command line makes no sense
+  3  unhealthy, or a check found something
+  4  no node, no leader or no quorum: nothing was done
+  6  outcome unknown: it may have been done; asking again with the same ids is safe
+  7  refused by the ledger's rules or by the state of the cluster
+";
+
+/// An error on its way to a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub kind: Kind,
+    pub message: String,
+    /// What to do next.
+    pub advice: Option<String>,
+}
+
+impl Failure {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), advice: None }
+    }
+
+    pub fn general(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::General, message)
+    }
+
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Usage, message)
+    }
+
+    pub fn advise(mut self, advice: impl Into<String>) -> Failure {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// Prints it where errors belong.
+    pub fn report(&self) -> ExitCode {
+        let mut stderr = std::io::stderr().lock();
+        // With standard error gone there is nobody left to tell.
+        let _ = writeln!(stderr, "error: {}", self.message);
+        if let Some(advice) = &self.advice {
+            let _ = writeln!(stderr, "  -> {advice}");
+        }
+        self.kind.exit_code()
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::general(error.to_string())
+    }
+}
+
+/// Puts what was being done in front of an I/O error: the error itself never says which file.
+pub trait During<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T> During<T> for std::io::Result<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure::general(format!("{}: {error}", what())))
+    }
+}

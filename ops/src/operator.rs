@@ -1,0 +1,99 @@
+//! The cluster's own door for operators, asked node by node.
+//!
+//! Unlike the client, which looks for any node that answers, an operator wants to know what *this* node says.
+//!
+//! Not here: which nodes there are (`access.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jangbu_proto::cluster::v1::operator_client::OperatorClient;
+use jangbu_proto::cluster::v1::*;
+use jangbu_proto::transport::{self, Http2Settings, TcpTransport};
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::error::{Failure, Kind};
+
+/// One node's operator door.
+#[derive(Clone)]
+pub struct Operator {
+    pub address: String,
+    client: OperatorClient<Channel>,
+    timeout: Duration,
+}
+
+impl Operator {
+    /// Does not connect yet; the first call does.
+    pub fn new(address: &str, timeout: Duration) -> Result<Operator, Failure> {
+        // Whoever waits for a node to come back should see it soon.
+        let settings = Http2Settings { connect_backoff_max: Duration::from_millis(50), ..Http2Settings::default() };
+        let channel = transport::channel(Arc::new(TcpTransport), address, &settings)
+            .map_err(|malformed| Failure::usage(malformed.to_string()))?;
+        Ok(Operator { address: address.to_string(), client: OperatorClient::new(channel), timeout })
+    }
+
+    pub async fn status(&self) -> Result<StatusReply, Failure> {
+        self.answer(self.client.clone().status(self.request(StatusRequest {})).await)
+    }
+
+    pub async fn initialize(&self, peer_addresses: Vec<String>) -> Result<MembershipReply, Failure> {
+        self.answer(self.client.clone().initialize(self.request(InitializeRequest { peer_addresses })).await)
+    }
+
+    pub async fn add_member(&self, peer_address: String) -> Result<MembershipReply, Failure> {
+        self.answer(self.client.clone().add_member(self.request(AddMemberRequest { peer_address })).await)
+    }
+
+    pub async fn promote_member(&self, node_id: u64) -> Result<MembershipReply, Failure> {
+        self.answer(self.client.clone().promote_member(self.request(PromoteMemberRequest { node_id })).await)
+    }
+
+    pub async fn remove_member(&self, node_id: u64, force: bool) -> Result<MembershipReply, Failure> {
+        self.answer(self.client.clone().remove_member(self.request(RemoveMemberRequest { node_id, force })).await)
+    }
+
+    pub async fn move_leader(&self, node_id: u64) -> Result<MoveLeaderReply, Failure> {
+        self.answer(self.client.clone().move_leader(self.request(MoveLeaderRequest { node_id })).await)
+    }
+
+    pub async fn verify(&self, log_index: u64) -> Result<VerifyReply, Failure> {
+        self.answer(self.client.clone().verify(self.request(VerifyRequest { log_index })).await)
+    }
+
+    pub async fn take_snapshot(&self) -> Result<TakeSnapshotReply, Failure> {
+        self.answer(self.client.clone().take_snapshot(self.request(TakeSnapshotRequest {})).await)
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    fn answer<T>(&self, answer: Result<tonic::Response<T>, Status>) -> Result<T, Failure> {
+        answer.map(tonic::Response::into_inner).map_err(|status| failure(&self.address, &status))
+    }
+}
+
+/// A gRPC status as an operator should read it.
+pub fn failure(address: &str, status: &Status) -> Failure {
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+    let message = format!("{address}: {}", status.message());
+    match (status.code(), reason.as_str()) {
+        (_, "OUTCOME_UNKNOWN") => Failure::new(Kind::OutcomeUnknown, message)
+            .advise("look with `jangbu cluster status` whether it was done; asking again is safe"),
+        (Code::Unavailable, _) => {
+            Failure::new(Kind::Unavailable, message).advise("see which nodes answer: jangbu cluster health")
+        }
+        (Code::DeadlineExceeded, _) | (Code::Cancelled, _) => {
+            Failure::new(Kind::Unavailable, format!("{address}: no answer in time ({})", status.message()))
+                .advise("give it longer with --timeout, or see which nodes answer: jangbu cluster health")
+        }
+        (Code::InvalidArgument, _) => Failure::new(Kind::Usage, message),
+        (Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted | Code::NotFound, _) => {
+            Failure::new(Kind::Conflict, message)
+        }
+        _ => Failure::general(format!("{message} ({:?})", status.code())),
+    }
+}
