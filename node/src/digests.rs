@@ -54,7 +54,7 @@ impl Digests {
     async fn compare(&self) {
         let members = self.members();
         let mut told = BTreeMap::new();
-        for (id, node) in members.iter().filter(|(id, _)| **id != self.peers.identity.node_id) {
+        for (id, node) in members.iter().filter(|(id, _)| **id != self.peers.common.identity.node_id) {
             if let Some(digests) = self.ask(*id, node).await {
                 told.insert(*id, digests);
             }

@@ -271,7 +271,7 @@ impl Membership {
         if id == self.identity.node_id {
             return true;
         }
-        let limit = self.peers.timings.election_max * 2;
+        let limit = self.peers.common.timings.election_max * 2;
         let heard = metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&id)).copied().flatten();
         heard.is_some_and(|heard| heard.elapsed() < limit)
     }

@@ -49,54 +49,59 @@ pub enum Purpose {
 
 /// All ways to all peers.
 pub struct Peers {
+    pub common: Arc<Common>,
+    links: Mutex<BTreeMap<(u64, Purpose), Arc<Link>>>,
+}
+
+/// What every way needs.
+pub struct Common {
     pub identity: Arc<Identity>,
     pub timings: Timings,
     pub clock: Arc<dyn Clock>,
     transport: Arc<dyn Transport>,
     settings: Http2Settings,
-    links: Mutex<BTreeMap<(u64, Purpose), Arc<Link>>>,
 }
 
 impl Peers {
     pub fn new(identity: Arc<Identity>, timings: Timings, settings: Http2Settings, environment: &Environment) -> Self {
-        Self {
+        let common = Common {
             identity,
             timings,
             clock: environment.clock.clone(),
             transport: environment.transport.clone(),
             settings,
-            links: Mutex::default(),
-        }
+        };
+        Self { common: Arc::new(common), links: Mutex::default() }
     }
 
     /// The connection to a peer for one purpose; shared by all who ask for it. Connects when it is first used.
-    pub fn link(self: &Arc<Self>, id: u64, node: &NodeInfo, purpose: Purpose) -> Arc<Link> {
+    pub fn link(&self, id: u64, node: &NodeInfo, purpose: Purpose) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.entry((id, purpose)).and_modify(|link| {
             if link.node != *node {
-                *link = Arc::new(Link::new(self.clone(), id, node.clone()));
+                *link = Arc::new(Link::new(self.common.clone(), id, node.clone()));
             }
         });
-        link.or_insert_with(|| Arc::new(Link::new(self.clone(), id, node.clone()))).clone()
+        link.or_insert_with(|| Arc::new(Link::new(self.common.clone(), id, node.clone()))).clone()
     }
 
     /// The operator's service at some peer door, to find out who is there.
     pub fn operator(&self, peer_address: &str) -> Result<OperatorClient<Channel>, Malformed> {
-        Ok(OperatorClient::new(channel(self.transport.clone(), peer_address, &self.settings)?))
+        Ok(OperatorClient::new(channel(self.common.transport.clone(), peer_address, &self.common.settings)?))
     }
 }
 
 /// One connection to one peer. It heals by itself; [`Link::drop_channel`] forces it to.
 pub struct Link {
-    pub peers: Arc<Peers>,
+    pub common: Arc<Common>,
     pub id: u64,
     pub node: NodeInfo,
     channel: Mutex<Option<Channel>>,
 }
 
 impl Link {
-    fn new(peers: Arc<Peers>, id: u64, node: NodeInfo) -> Self {
-        Self { peers, id, node, channel: Mutex::default() }
+    fn new(common: Arc<Common>, id: u64, node: NodeInfo) -> Self {
+        Self { common, id, node, channel: Mutex::default() }
     }
 
     pub fn client(&self) -> Result<PeerClient<Channel>, Status> {
@@ -104,7 +109,7 @@ impl Link {
         let channel = match &*kept {
             Some(channel) => channel.clone(),
             None => {
-                let made = channel(self.peers.transport.clone(), &self.node.peer_address, &self.peers.settings)
+                let made = channel(self.common.transport.clone(), &self.node.peer_address, &self.common.settings)
                     .map_err(|error| Status::invalid_argument(error.to_string()))?;
                 kept.insert(made).clone()
             }
@@ -120,7 +125,7 @@ impl Link {
     }
 
     pub fn envelope(&self) -> Envelope {
-        let identity = &self.peers.identity;
+        let identity = &self.common.identity;
         Envelope {
             cluster_id: identity.cluster_id().map(|id| id.to_vec()).unwrap_or_default().into(),
             from_node: identity.node_id,

@@ -91,7 +91,7 @@ impl Reader {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let freshness_interval = peers.timings.freshness_interval;
+        let freshness_interval = peers.common.timings.freshness_interval;
         let (rounds, waiters) = mpsc::unbounded_channel();
         let asker = Asker { raft, peers, leadership: leadership.clone() };
         tasks.spawn(run_rounds(asker, waiters, tasks.clone(), stop.clone()));
@@ -295,7 +295,7 @@ impl Asker {
     async fn ask_there(&self, id: u64, node: &NodeInfo, deadline: Instant) -> Option<LogId> {
         let link = self.peers.link(id, node, Purpose::Control);
         // A leader that doesn't answer may be dead: look again who leads before the deadline is used up.
-        let limit = deadline.saturating_duration_since(Instant::now()).min(self.peers.timings.election_max * 2);
+        let limit = deadline.saturating_duration_since(Instant::now()).min(self.peers.common.timings.election_max * 2);
         let mut request = Request::new(ReadIndexRequest { envelope: Some(link.envelope()) });
         request.set_timeout(limit);
         let reply = tokio::time::timeout(limit, link.client().ok()?.read_index(request)).await.ok()?;

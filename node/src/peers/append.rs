@@ -51,7 +51,7 @@ where
     let progress = Arc::new(Progress::default());
     let requests = requests(&link, first, input, progress.clone());
     let mut client = link.client().map_err(rpc_error)?;
-    let limit = link.peers.timings.progress_timeout;
+    let limit = link.common.timings.progress_timeout;
     let answers = tokio::select! {
         biased;
         answers = client.append(requests) => answers.map_err(rpc_error)?.into_inner(),
@@ -70,7 +70,7 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     let mut envelope = Some(link.envelope());
-    let clock = link.peers.clock.clone();
+    let clock = link.common.clock.clone();
     stream::iter([first]).chain(rest).map(move |request| {
         progress.asked();
         to_wire(request, envelope.take(), clock.wall_ns())
@@ -78,7 +78,7 @@ where
 }
 
 fn answers_of<'s>(link: Arc<Link>, answers: Streaming<AppendReply>, progress: Arc<Progress>) -> BoxStream<'s, Answer> {
-    let limit = link.peers.timings.progress_timeout;
+    let limit = link.common.timings.progress_timeout;
     let unfolded = stream::unfold(Some((answers, progress, link)), move |state| async move {
         let (mut answers, progress, link) = state?;
         let answer = tokio::select! {

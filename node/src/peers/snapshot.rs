@@ -74,7 +74,7 @@ struct Transfer {
 
 impl Transfer {
     async fn open(link: &Link, vote: Vote, snapshot: &SnapshotData) -> Result<Self, RPCError<TypeConfig>> {
-        let limit = link.peers.timings.snapshot_progress_timeout;
+        let limit = link.common.timings.snapshot_progress_timeout;
         let offer = SnapshotOffer {
             envelope: Some(link.envelope()),
             vote: Some(convert::vote_to_wire(&vote)),

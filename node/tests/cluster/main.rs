@@ -1,0 +1,14 @@
+//! Whole nodes in one process, on real sockets and real disks: what a cluster promises, seen through its doors.
+//!
+//! Not here: the shipped binaries and what kills them (`tests/`), and misfortune by the thousand (`simulation/`).
+
+#![allow(unreachable_pub, reason = "a test program has no outside")]
+
+mod envelopes;
+mod harness;
+mod membership;
+mod payments;
+mod reads;
+mod refusals;
+mod shutdown;
+mod snapshots;
