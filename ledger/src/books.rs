@@ -256,6 +256,7 @@ impl Books {
 
     /// Log time moves on though nothing happened.
     pub fn advance(&mut self, time: u64) {
+        assert!(time <= TIMESTAMP_MAX, "log time fits in 63 bits");
         self.head.last_timestamp = self.head.last_timestamp.max(time);
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Laws
 //! * It is never iterated: no answer depends on the order of a hash table.
+//!
+//! Not here: a defence against ids chosen so that their hashes agree. Whoever names accounts and transfers is let in by name.
 
 use core::hash::BuildHasher;
 
