@@ -10,12 +10,10 @@ use jangbu_proto::batch::{BatchBuilder, Operation};
 use jangbu_raft_store::blocking::Lanes;
 use jangbu_raft_store::{Command, Entry, Store, StoreConfig, StoreEnv, log_id};
 use openraft::EntryPayload;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-type Item = std::io::Result<EntryResponder<jangbu_raft_store::TypeConfig>>;
 
 const EVENTS: u64 = 8_189;
 
@@ -103,8 +101,7 @@ async fn open(dir: &Path) -> Result<Store, Box<dyn std::error::Error>> {
 
 async fn apply(store: &mut Store, index: u64, body: bytes::Bytes) -> std::io::Result<()> {
     let entry = Entry { log_id: log_id(1, 1, index), payload: EntryPayload::Normal(Command(body)) };
-    let item: Item = Ok((entry, None));
-    store.state.apply(futures_util::stream::iter([item])).await
+    store.state.apply_alone(entry).await.map(drop)
 }
 
 fn accounts_body(first: u64, last: u64) -> bytes::Bytes {

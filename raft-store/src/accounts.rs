@@ -120,7 +120,7 @@ mod tests {
         let mut stamp = Stamp::start();
         for flush in 1..5u64 {
             let plan = plan_of(&stamp, 100, EventNumber(flush * 10), 128);
-            assert_eq!(plan.ranges, [0..100]);
+            assert_eq!(plan.ranges, vec![0..100; 1]);
             stamp = Stamp { stripes: plan.stripes, accounts_count: 100, ..stamp };
             assert_eq!(carry_from(&stamp), EventNumber(flush * 10));
         }

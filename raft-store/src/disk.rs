@@ -31,7 +31,7 @@ pub struct Disk {
 /// What the store has found of an id.
 #[derive(Clone, Debug)]
 pub enum Found {
-    Event(EventNumber, Event),
+    Event(EventNumber, Box<Event>),
     Burnt(TransferId),
 }
 
@@ -172,7 +172,7 @@ impl Disk {
             return Ok(row.map(|_| Found::Burnt(id)));
         }
         let event = self.event(EventNumber(value))?;
-        Ok((event.transfer.id == id).then_some(Found::Event(EventNumber(value), event)))
+        Ok((event.transfer.id == id).then_some(Found::Event(EventNumber(value), Box::new(event))))
     }
 
     pub fn id_state(&self, id: TransferId) -> Result<Option<IdState>, StoreError> {

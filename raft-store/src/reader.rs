@@ -6,7 +6,8 @@
 //!
 //! Laws
 //! * Records never change once written, so an answer put together from memory and disk is that of the moment the lock was held.
-//! * The lock is held for at most [`MEMORY_CHUNK`] events of a scan at a time.
+//! * The lock is held for at most [`MEMORY_CHUNK`] events of a scan, or for a walk along one account's events in memory: at most those of two
+//!   flush intervals, some tens of nanoseconds each.
 //! * A query looks at no more than [`EXAMINED_MAX`] events; an answer that stops there says how far it got (`scanned_to`).
 //!
 //! Not here: whether this replica is fresh enough to be asked (`node`'s reader), and the form of answers on the wire (`proto`).

@@ -612,7 +612,7 @@ mod tests {
         let mut catalogue = Catalogue { next_run: 1, runs: Default::default() };
         catalogue.of_mut(RunKind::Ids).push(run.clone());
         let (next_run, infos) = Catalogue::decode(&catalogue.encode()).unwrap();
-        assert_eq!(infos, [run.info.clone()]);
+        assert_eq!(infos, std::slice::from_ref(&run.info));
         for budget in [0, 1 << 20] {
             let reopened = Catalogue::open(engine.as_ref(), next_run, infos.clone(), budget).unwrap();
             let run = &reopened.of(RunKind::Ids)[0];

@@ -91,6 +91,10 @@ impl SnapshotData {
         read.await
     }
 
+    fn index(&self) -> u64 {
+        self.0.manifest.last_index()
+    }
+
     fn meta(&self) -> SnapshotMeta {
         self.0.manifest.meta().expect("a manifest is checked when it is parsed, and made of what was checked")
     }
@@ -134,15 +138,14 @@ impl Snapshots {
         let folder = &snapshots.shared.folder;
         let mut paths = folder.io("listing", &folder.snapshots(), folder.vfs.list(&folder.snapshots()))?;
         while let Some(path) = paths.pop() {
-            if snapshots.kept().newest.is_none() {
-                if let Some(manifest) =
-                    read_manifest(folder, &path)?.filter(|manifest| manifest.last_index() <= applied_index)
-                {
-                    snapshots.keep(path, manifest);
-                    continue;
-                }
+            let manifest = match snapshots.kept().newest {
+                None => read_manifest(folder, &path)?,
+                Some(_) => None,
+            };
+            match manifest.filter(|manifest| manifest.last_index() <= applied_index) {
+                Some(manifest) => drop(snapshots.keep(path, manifest)),
+                None => folder.remove(&path)?,
             }
-            folder.remove(&path)?;
         }
         Ok(snapshots)
     }
@@ -171,11 +174,13 @@ impl Snapshots {
         self.kept().state
     }
 
-    /// A complete snapshot takes the newest's place.
+    /// A complete snapshot takes the newest's place; one that an installed one has overtaken meanwhile doesn't.
     fn keep(&self, dir: PathBuf, manifest: Manifest) -> SnapshotData {
         let snapshot = SnapshotData::new(dir, manifest, self.shared.folder.clone(), self.shared.blocking.clone());
         let mut kept = self.kept();
-        if let Some(older) = kept.newest.replace(snapshot.clone()) {
+        let overtaken = kept.newest.as_ref().is_some_and(|newest| newest.index() > snapshot.index());
+        let older = if overtaken { Some(snapshot.clone()) } else { kept.newest.replace(snapshot.clone()) };
+        if let Some(older) = older {
             kept.older.push((older.0.dir.clone(), Arc::downgrade(&older.0)));
         }
         snapshot
@@ -200,16 +205,15 @@ impl Snapshots {
         unread.iter().try_for_each(|path| self.shared.folder.remove(path))
     }
 
-    /// Makes a snapshot of what was flushed. Blocks on the disk.
-    fn build(&self, engine: &dyn Engine) -> Result<Snapshot, StoreError> {
+    /// Makes a snapshot of what was flushed to an engine; `source` names its state. Blocks on the disk.
+    fn build(&self, engine: &dyn Engine, source: String) -> Result<Snapshot, StoreError> {
         let folder = &self.shared.folder;
         let building = folder.snapshots().join("building");
         folder.remove(&building)?;
         engine.checkpoint(&building)?;
         let stamp = Stamp::read(&*folder.engines.open_read_only(&building)?)?;
-        let files = self.describe_files(&building)?;
+        let files = self.describe_files(&building, &source)?;
         let cluster_id = self.shared.identity.identity().cluster_id;
-        let source = self.source();
         let manifest = Manifest::new(&stamp, cluster_id, self.shared.group, source, files);
         let dir = self.put_in_place(&building, &manifest)?;
         let snapshot = self.keep(dir, manifest);
@@ -219,16 +223,15 @@ impl Snapshots {
     }
 
     /// Names the state in use, unlike any other node's.
-    fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         let incarnation = manifest::hex(&self.shared.identity.identity().incarnation);
         format!("{incarnation}/state-{}", self.state_number())
     }
 
     /// Name, size and checksum of each file. Files that the newest snapshot has as well were read and synced then.
-    fn describe_files(&self, dir: &Path) -> Result<Vec<FileInfo>, StoreError> {
+    fn describe_files(&self, dir: &Path, source: &str) -> Result<Vec<FileInfo>, StoreError> {
         let folder = &self.shared.folder;
         let before = self.kept().newest.clone();
-        let source = self.source();
         let mut files = Vec::new();
         for path in folder.io("listing", dir, folder.vfs.list(dir))? {
             let name = file_name(&path);
@@ -317,6 +320,8 @@ pub struct SnapshotBuilder {
     snapshots: Snapshots,
     /// The flush that the snapshot is taken after.
     flushing: Result<Flushing, Arc<StoreError>>,
+    /// The state that was flushed.
+    source: String,
     fatal: Fatal,
 }
 
@@ -326,7 +331,8 @@ impl SnapshotBuilder {
         flushing: Result<Flushing, Arc<StoreError>>,
         fatal: Fatal,
     ) -> SnapshotBuilder {
-        SnapshotBuilder { snapshots, flushing, fatal }
+        let source = snapshots.source();
+        SnapshotBuilder { snapshots, flushing, source, fatal }
     }
 }
 
@@ -336,9 +342,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let flushing = self.flushing.clone().map_err(io::Error::other)?;
         let disk = flushing.await.map_err(io::Error::other)?;
-        let snapshots = self.snapshots.clone();
+        let (snapshots, source) = (self.snapshots.clone(), self.source.clone());
         let blocking = self.snapshots.shared.blocking.clone();
-        let built = run_blocking(&*blocking, Lane::Snapshot, move || snapshots.build(&*disk.engine)).await;
+        let built = run_blocking(&*blocking, Lane::Snapshot, move || snapshots.build(&*disk.engine, source)).await;
         built.map_err(|error| io::Error::other(self.fatal.raise(error)))
     }
 }

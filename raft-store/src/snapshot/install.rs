@@ -20,7 +20,7 @@ use crate::state_machine::StateMachine;
 use crate::type_config::{LogId, SnapshotMeta};
 use crate::vfs::{OpenMode, Vfs};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 impl StateMachine {
     pub(crate) async fn install(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), StoreError> {
@@ -127,7 +127,7 @@ impl Snapshots {
     }
 }
 
-fn link(vfs: &dyn Vfs, from: &PathBuf, to: &Path) -> io::Result<()> {
+fn link(vfs: &dyn Vfs, from: &Path, to: &Path) -> io::Result<()> {
     if is_immutable(&file_name(from)) {
         return vfs.hard_link(from, to);
     }

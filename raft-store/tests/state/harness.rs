@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jangbu_ledger::{Account, AccountFlags, AccountId, Amount, Transfer, TransferFlags, TransferId};
-use jangbu_proto::batch::{BatchBuilder, Operation, Replies, pulse};
+use jangbu_proto::batch::{BatchBuilder, Operation, pulse};
 use jangbu_proto::entry::NodeInfo;
 use jangbu_raft_store::blocking::{Blocking, Lane, Work};
 use jangbu_raft_store::engine::EngineFactory;
@@ -15,7 +15,7 @@ use jangbu_raft_store::{
     Command, Entry, LogConfig, StateConfig, Store, StoreConfig, StoreEnv, StoreError, TypeConfig, log_id,
 };
 use openraft::EntryPayload;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::alias::SnapshotOf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -65,12 +65,15 @@ pub(crate) struct Replica {
     pub(crate) config: StateConfig,
     pub(crate) store: Option<Store>,
     pub(crate) log: Vec<Entry>,
+    /// What the log's entries were answered.
+    pub(crate) replies: Vec<Bytes>,
 }
 
 impl Replica {
     pub(crate) fn new(kind: Kind, config: StateConfig) -> Replica {
         let dir = tempfile::tempdir().unwrap();
-        let mut replica = Replica { dir, engines: engines(kind), config, store: None, log: Vec::new() };
+        let mut replica =
+            Replica { dir, engines: engines(kind), config, store: None, log: Vec::new(), replies: Vec::new() };
         replica.store = Some(replica.try_open().unwrap());
         replica
     }
@@ -89,7 +92,9 @@ impl Replica {
         self.store = Some(self.try_open().unwrap());
         let applied = self.applied_index();
         for entry in self.log.clone().into_iter().filter(|entry| entry.log_id.index > applied) {
-            apply(self.store(), entry).unwrap();
+            let index = entry.log_id.index;
+            let replies = apply(self.store(), entry).unwrap();
+            assert_eq!(replies, self.replies[index as usize - 1], "an entry is answered the same again");
         }
     }
 
@@ -97,15 +102,17 @@ impl Replica {
         now(self.store().state.applied_state()).unwrap().0.map_or(0, |id| id.index)
     }
 
-    pub(crate) fn apply(&mut self, payload: EntryPayload<Command, u64, NodeInfo>) {
+    pub(crate) fn apply(&mut self, payload: EntryPayload<Command, u64, NodeInfo>) -> Bytes {
         let index = self.log.last().map_or(1, |entry| entry.log_id.index + 1);
         let entry = Entry { log_id: log_id(1, 1, index), payload };
         self.log.push(entry.clone());
-        apply(self.store(), entry).unwrap();
+        let replies = apply(self.store(), entry).unwrap();
+        self.replies.push(replies.clone());
+        replies
     }
 
-    pub(crate) fn apply_body(&mut self, body: Bytes) {
-        self.apply(EntryPayload::Normal(Command(body)));
+    pub(crate) fn apply_body(&mut self, body: Bytes) -> Bytes {
+        self.apply(EntryPayload::Normal(Command(body)))
     }
 
     pub(crate) fn snapshot(&mut self) -> Snapshot {
@@ -135,9 +142,8 @@ pub(crate) fn store_config(dir: &Path, state: StateConfig) -> StoreConfig {
     }
 }
 
-pub(crate) fn apply(store: &mut Store, entry: Entry) -> std::io::Result<()> {
-    let item: EntryResponder<TypeConfig> = (entry, None);
-    now(store.state.apply(futures_util::stream::iter([Ok(item)])))
+pub(crate) fn apply(store: &mut Store, entry: Entry) -> std::io::Result<Bytes> {
+    now(store.state.apply_alone(entry)).map(|applied| applied.replies)
 }
 
 pub(crate) fn membership(ids: &[u64]) -> EntryPayload<Command, u64, NodeInfo> {
@@ -189,9 +195,4 @@ pub(crate) fn transfer(id: u128, debit: u128, credit: u128, amount: u128) -> Tra
         flags: TransferFlags::NONE,
         ..Transfer::default()
     }
-}
-
-#[allow(dead_code)]
-pub(crate) fn parse(replies: Bytes) -> Replies {
-    Replies::parse(replies).unwrap()
 }

@@ -93,7 +93,7 @@ fn a_snapshot_brings_an_empty_replica_to_the_same_state() {
         assert_eq!(current.meta, snapshot.meta, "it can be sent on");
 
         // Life goes on from there, over crashes and further snapshots, retries included.
-        fresh.log = leader.log.clone();
+        (fresh.log, fresh.replies) = (leader.log.clone(), leader.replies.clone());
         for round in 0..3 {
             for replica in [&mut leader, &mut fresh] {
                 work(replica, 700 + round * 100, 10);
