@@ -18,7 +18,7 @@ use std::{
 
 use jangbu_ledger::{AccountFlags, TransferFlags};
 use jangbu_proto::batch::{Operation, RECORD_BYTES, RequestView};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{config::Limits, environment::Entropy, error::CallError, metrics::Metrics};
 
@@ -97,6 +97,7 @@ pub struct Admission {
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
     room: Mutex<Room>,
+    emptied: Notify,
 }
 
 #[derive(Default)]
@@ -121,6 +122,9 @@ impl Drop for Permit {
         room.requests -= self.requests;
         room.bytes -= self.bytes;
         self.admission.metrics.queue(room.requests, room.bytes);
+        if room.requests == 0 {
+            self.admission.emptied.notify_waiters();
+        }
     }
 }
 
@@ -133,6 +137,7 @@ impl Admission {
             entropy,
             metrics,
             room: Mutex::default(),
+            emptied: Notify::new(),
         }
     }
 
@@ -168,8 +173,15 @@ impl Admission {
         self.room().closed = true;
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.room().requests == 0
+    /// Waits until everything that was let in is answered.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.room().requests == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     pub fn set_oldest(&self, oldest: Option<Instant>) {

@@ -24,7 +24,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -150,6 +150,10 @@ impl Batcher {
         }
         match self.leadership.borrow().route() {
             Route::Unknown => CallError::unavailable(reason::NO_LEADER, "no leader is known; nothing was done"),
+            // The one that was the leader can't be reached, or has lost its quorum.
+            _ if caller.0.was_given_back.load(Ordering::Acquire) => {
+                CallError::unavailable(reason::NO_QUORUM, "no leader could take it in time; nothing was done")
+            }
             Route::Here | Route::There(..) => CallError::NotProposed,
         }
     }
@@ -196,7 +200,11 @@ impl Size {
 }
 
 /// Who may decide about a work: it waits until either its caller gives up or the batcher claims it for an entry.
-struct Ticket(AtomicU8);
+struct Ticket {
+    state: AtomicU8,
+    /// An attempt was made, and provably not proposed.
+    was_given_back: AtomicBool,
+}
 
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
@@ -204,7 +212,7 @@ const GIVEN_UP: u8 = 2;
 
 impl Ticket {
     fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU8::new(WAITING)))
+        Arc::new(Self { state: AtomicU8::new(WAITING), was_given_back: AtomicBool::new(false) })
     }
 
     fn claim(&self) -> bool {
@@ -212,16 +220,17 @@ impl Ticket {
     }
 
     fn is_given_up(&self) -> bool {
-        self.0.load(Ordering::Acquire) == GIVEN_UP
+        self.state.load(Ordering::Acquire) == GIVEN_UP
     }
 
     /// The attempt was provably not proposed.
     fn give_back(&self) {
+        self.was_given_back.store(true, Ordering::Release);
         assert!(self.turn(CLAIMED, WAITING), "only a claimed work is given back");
     }
 
     fn turn(&self, from: u8, to: u8) -> bool {
-        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 

@@ -41,6 +41,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 /// Exit codes: 0 stopped as asked, 1 the node can't go on, 2 the configuration is wrong.
 fn main() -> ExitCode {
+    keep_large_blocks();
     let arguments = Arguments::parse();
     let config = match read_config(&arguments) {
         Ok(config) => config,
@@ -68,6 +69,17 @@ fn main() -> ExitCode {
             eprintln!("jangbud: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// glibc gives blocks above 128 KiB back to the kernel at every free. A flush frees and takes megabytes again and again,
+/// and half of its time in the kernel goes into that.
+fn keep_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets numbers of the allocator, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 20);
     }
 }
 

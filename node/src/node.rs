@@ -20,7 +20,7 @@ use jangbu_raft_store::{Fatal, Raft, Store, StoreConfig};
 use openraft::{Config, SnapshotPolicy, async_runtime::WatchReceiver};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -52,6 +52,9 @@ use crate::{
 
 /// How long the last tasks may take to end once they are told to.
 const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// For the last answers to leave by the peer door, and for those who still forward here to hear that they shouldn't.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// How often gRPC's health service is told what [`Health`] knows.
 const HEALTH_EVERY: Duration = Duration::from_millis(100);
@@ -164,9 +167,15 @@ impl Node {
         let deadline = Instant::now() + self.config.limits.drain_max();
         shutdown::hand_over(&self.health, &self.membership, deadline).await;
         self.stop_clients.cancel();
+        self.admission.close();
         self.client_tasks.close();
-        let left = deadline.saturating_duration_since(Instant::now());
-        if timeout(left, self.client_tasks.wait()).await.is_err() {
+        // What other nodes have forwarded came in by the peer door, and is answered before that one closes, too.
+        let answered = async {
+            self.client_tasks.wait().await;
+            self.admission.emptied().await;
+            sleep(LAST_WORDS).await;
+        };
+        if timeout_at(deadline, answered).await.is_err() {
             tracing::warn!("some calls were cut off");
         }
     }

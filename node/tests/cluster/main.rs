@@ -6,6 +6,7 @@
 
 mod envelopes;
 mod harness;
+mod health;
 mod membership;
 mod payments;
 mod reads;
