@@ -6,6 +6,7 @@
 //! disk's own pace stands beside them: the same writes to a plain file, each followed by one fdatasync.
 
 use std::{
+    ops::Range,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,17 +30,18 @@ use openraft::{
 #[tokio::main]
 async fn main() {
     let folder = std::env::args().nth(1).expect("usage: log_bench FOLDER");
+    let folder = Path::new(&folder);
     println!(
         "{:>9} {:>8} {:>7} {:>9} {:>9} {:>9} {:>9}",
         "entry", "window", "count", "MB/s", "p50 µs", "p99 µs", "max µs"
     );
     for (bytes, count) in [(4 << 10, 2000), (1 << 20, 200)] {
-        report("fdatasync", bytes, 1, raw(Path::new(&folder), bytes, count));
-        for (window, spares_max) in [(1, 0), (1, 2), (16, 2)] {
-            let name = if spares_max == 0 { "log, none spare" } else { "log" };
-            report(name, bytes, window, append(Path::new(&folder), bytes, count, window, spares_max).await);
+        report("fdatasync alone", bytes, 1, raw(folder, bytes, count));
+        for window in [1, 16, 256] {
+            report("log", bytes, window, append(folder, bytes, count, window).await);
         }
     }
+    reopen(folder, 1 << 30).await;
 }
 
 /// Time of the whole, and of each.
@@ -66,21 +68,16 @@ fn raw(folder: &Path, bytes: usize, count: usize) -> Times {
     (start.elapsed(), times)
 }
 
-async fn append(folder: &Path, bytes: usize, count: usize, window: usize, spares_max: usize) -> Times {
-    let dir = tempfile::tempdir_in(folder).expect("a folder to write to");
-    let setup = LogSetup {
-        dir: dir.path().join("log"),
-        group: 0,
-        config: LogConfig { spares_max, ..LogConfig::default() },
-        must_exist: false,
-    };
+async fn open(dir: &Path, segment_bytes: u64) -> LogStore {
+    let config = LogConfig { segment_bytes, ..LogConfig::default() };
+    let setup = LogSetup { dir: dir.join("log"), group: 0, config, must_exist: false };
     let lanes = Arc::new(Lanes::new("bench"));
-    let log = LogStore::open(setup, Arc::new(StdVfs), lanes, Fatal::default()).await.expect("a log");
-    let body = Bytes::from(vec![7; bytes]);
-    // The first spare is being filled: not what is measured.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let start = Instant::now();
-    let times = stream::iter(0..count as u64)
+    LogStore::open(setup, Arc::new(StdVfs), lanes, Fatal::default()).await.expect("a log")
+}
+
+/// Appends `indexes`, at most `window` of them unacknowledged at any time.
+async fn run(log: &LogStore, body: &Bytes, indexes: Range<u64>, window: usize) -> Vec<Duration> {
+    stream::iter(indexes)
         .map(|index| {
             let (mut log, body) = (log.clone(), body.clone());
             async move {
@@ -94,8 +91,36 @@ async fn append(folder: &Path, bytes: usize, count: usize, window: usize, spares
         })
         .buffered(window)
         .collect()
-        .await;
+        .await
+}
+
+async fn append(folder: &Path, bytes: usize, count: usize, window: usize) -> Times {
+    let dir = tempfile::tempdir_in(folder).expect("a folder to write to");
+    let mut log = open(dir.path(), 16 << 20).await;
+    let body = Bytes::from(vec![7; bytes]);
+    // A log that has been running: its segments are old ones, purged and used again.
+    let megabyte = Bytes::from(vec![1; 1 << 20]);
+    let mut next = 0;
+    for _ in 0..3 {
+        run(&log, &megabyte, next..next + 48, 16).await;
+        next += 48;
+        log.purge(log_id(1, 1, next - 1)).await.expect("purged");
+    }
+    let start = Instant::now();
+    let times = run(&log, &body, next..next + count as u64, window).await;
     (start.elapsed(), times)
+}
+
+/// How long a start-up takes, with so many bytes of log that were not purged.
+async fn reopen(folder: &Path, bytes: u64) {
+    let dir = tempfile::tempdir_in(folder).expect("a folder to write to");
+    let log = open(dir.path(), 64 << 20).await;
+    run(&log, &Bytes::from(vec![7; 1 << 20]), 0..bytes >> 20, 16).await;
+    drop(log);
+    let start = Instant::now();
+    let log = open(dir.path(), 64 << 20).await;
+    let (took, unpurged) = (start.elapsed(), log.stats().bytes_unpurged());
+    println!("opened with {} MiB of log in {} ms", unpurged >> 20, took.as_millis());
 }
 
 fn report(name: &str, bytes: usize, window: usize, (whole, mut times): Times) {
