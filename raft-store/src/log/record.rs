@@ -80,7 +80,7 @@ impl Stamp {
     }
 
     pub(super) fn vote(self) -> Option<Vote> {
-        (self != Self::NONE).then(|| Vote {
+        (self != Self::NONE).then_some(Vote {
             leader_id: LeaderId { term: self.term, node_id: self.node_id },
             committed: self.index == 1,
         })

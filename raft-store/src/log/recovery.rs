@@ -33,7 +33,7 @@ use crate::{
     blocking::Blocking,
     error::{Fatal, StoreError},
     type_config::{self, Entry, LogId, Vote},
-    vfs::{OpenMode, Vfs, create_dir_durable, read_file},
+    vfs::{OpenMode, Vfs, create_dir_durable},
 };
 
 /// Blocks on a disk.
@@ -91,7 +91,7 @@ pub fn inspect(vfs: &dyn Vfs, dir: &Path, group: u32) -> Result<Inspection, Stor
     let mut entries = Vec::new();
     let mut indexes = (index.first()..index.next_or_first()).peekable();
     for (place, outline) in outlines.iter().enumerate() {
-        let image = folder.load(outline)?;
+        let image = folder.load(outline, Vec::new())?;
         let end = outlines.get(place + 1).map_or(u64::MAX, Outline::start);
         while let Some(at) = indexes.next_if(|at| index.slot(*at).position < end) {
             let offset = index.slot(at).position - outline.start();
@@ -194,11 +194,13 @@ impl Folder<'_> {
         }
         let mut replay = Replay::default();
         let (mut end, mut stale) = (0, 0);
+        let mut bytes = Vec::new();
         for (place, outline) in outlines.iter().enumerate() {
-            let image = self.load(outline)?;
+            let image = self.load(outline, bytes)?;
             end = self.replay(&image, outlines.get(place + 1), place == 0, &mut replay)?;
             let offset = end - outline.start();
             stale = self.look_beyond(&image, offset).end.min(image.bytes.len() as u64).saturating_sub(offset);
+            bytes = image.bytes;
         }
         if let Some(oldest) = outlines.first() {
             self.check_beginning(oldest, &replay.index)?;
@@ -244,9 +246,15 @@ impl Folder<'_> {
         Ok(Outline { sequence, path, head })
     }
 
-    fn load<'a>(&self, outline: &'a Outline) -> Result<Image<'a>, StoreError> {
-        let bytes = read_file(self.vfs, &outline.path);
-        let bytes = bytes.map_err(|error| StoreError::io("read", &outline.path, error))?;
+    /// Into `bytes`: memory that was used before is cheaper than new memory.
+    fn load<'a>(&self, outline: &'a Outline, mut bytes: Vec<u8>) -> Result<Image<'a>, StoreError> {
+        let mut read = || {
+            let file = self.vfs.open(&outline.path, OpenMode::Read)?;
+            bytes.resize(file.len()? as usize, 0);
+            file.read_at(&mut bytes, 0)
+        };
+        let count = read().map_err(|error| StoreError::io("read", &outline.path, error))?;
+        bytes.truncate(count);
         Ok(Image { outline, bytes })
     }
 
@@ -255,9 +263,9 @@ impl Folder<'_> {
     fn split_unborn(&self, outlines: &mut Vec<Outline>, must_exist: bool) -> Result<Option<Outline>, StoreError> {
         let Some(place) = outlines.iter().position(|outline| outline.head.is_none()) else { return Ok(None) };
         let (older, unborn) = outlines.split_at(place);
-        let beyond = self.look_beyond(&self.load(&unborn[0])?, 0);
+        let beyond = self.look_beyond(&self.load(&unborn[0], Vec::new())?, 0);
         let durable_before = match older.last() {
-            Some(before) => before.start() + self.first_bad(&self.load(before)?),
+            Some(before) => before.start() + self.first_bad(&self.load(before, Vec::new())?),
             None => 0,
         };
         let may_begin = place > 0 || (unborn[0].sequence == 1 && !must_exist);
