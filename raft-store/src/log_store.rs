@@ -37,6 +37,8 @@ pub struct LogStore(Arc<Log>);
 
 impl LogStore {
     /// Reads what is there, cuts what was never acknowledged, refuses what is damaged. Blocks on a disk.
+    ///
+    /// If this process had the same log open before, `blocking` must be the same: its Log lane ends what the other began.
     pub async fn open(
         setup: LogSetup,
         vfs: Arc<dyn Vfs>,
