@@ -164,3 +164,23 @@ impl Account {
         self.credits_posted = balances.credits_posted;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_sets_of_bits() {
+        let both = AccountFlags::HISTORY.with(AccountFlags::CLOSED);
+        assert_eq!(both.with(AccountFlags::CLOSED), both);
+        assert!(both.contains(AccountFlags::CLOSED) && !both.contains(AccountFlags::LINKED));
+        assert!(!AccountFlags::CLOSED.contains(both));
+        assert_eq!(both.without(AccountFlags::CLOSED.with(AccountFlags::LINKED)), AccountFlags::HISTORY);
+        assert_eq!(AccountFlags::ALL.0, 0b11_1111);
+    }
+
+    #[test]
+    fn an_id_prints_as_its_number() {
+        assert_eq!(alloc::format!("{}", AccountId(15)), "15");
+    }
+}

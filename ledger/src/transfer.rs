@@ -155,3 +155,30 @@ impl Transfer {
         timestamp.checked_add(u64::from(self.timeout) * NANOSECONDS_PER_SECOND)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_sets_of_bits() {
+        let both = TransferFlags::PENDING.with(TransferFlags::CLOSING_DEBIT);
+        assert_eq!(both.with(TransferFlags::PENDING), both);
+        assert!(both.contains(TransferFlags::PENDING) && !TransferFlags::PENDING.contains(both));
+        assert!(both.intersects(TransferFlags::PENDING.with(TransferFlags::IMPORTED)));
+        assert!(!both.intersects(TransferFlags::IMPORTED));
+        assert_eq!(TransferFlags::ALL.0, 0b1_1111_1111);
+    }
+
+    #[test]
+    fn an_id_prints_as_its_number() {
+        assert_eq!(alloc::format!("{}", TransferId(15)), "15");
+    }
+
+    #[test]
+    fn a_pending_transfer_expires_its_timeout_after_its_timestamp() {
+        let transfer = Transfer { timestamp: 5, timeout: 2, ..Transfer::default() };
+        assert_eq!(transfer.expires_at(), Some(2_000_000_005));
+        assert_eq!(Transfer { timeout: 0, ..transfer }.expires_at(), None);
+    }
+}
