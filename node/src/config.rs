@@ -101,11 +101,12 @@ impl Network {
     pub fn timings(self) -> Timings {
         let ms = Duration::from_millis;
         match self {
-            // Elections wait for the lease (300 ms) to run out, so a dead leader is replaced after 300 to 600 ms.
+            // A follower that asks before the others' lease (220 ms) has run out is refused, and asks again after the same
+            // time once more: a dead leader is replaced after 260 to 440 ms, mostly after about 300.
             Self::Loopback => Timings {
-                heartbeat: ms(50),
-                election_min: ms(150),
-                election_max: ms(300),
+                heartbeat: ms(40),
+                election_min: ms(130),
+                election_max: ms(220),
                 connect_timeout: ms(250),
                 keepalive_interval: ms(500),
                 keepalive_timeout: ms(1_000),
@@ -335,6 +336,8 @@ impl NodeConfig {
             connect_timeout: timings.connect_timeout,
             reset_stream_duration: self.http2.reset_stream_duration,
             fixed_date: self.http2.fixed_date,
+            // What waits for a connection to a dead leader can't be sent to the next one.
+            connect_backoff_max: timings.heartbeat,
             ..Http2Settings::default()
         }
     }
@@ -420,6 +423,17 @@ mod tests {
         let config = read(SMALLEST).unwrap();
         assert_eq!(config.network, Network::Loopback);
         assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn the_example_shows_every_setting_with_its_default() {
+        let config = read(include_str!("../jangbud.example.toml")).unwrap();
+        assert_eq!((config.limits, config.logging), (Limits::default(), Logging::default()));
+        let Storage { flush_events, log_segment_bytes, .. } = config.storage;
+        let shown = Storage { flush_events, log_segment_bytes, ..Storage::default() };
+        assert_eq!(config.storage, shown);
+        assert_eq!(flush_events, Some(StateConfig::default().flush_events));
+        assert_eq!(log_segment_bytes, Some(LogConfig::default().segment_bytes));
     }
 
     #[test]

@@ -285,7 +285,7 @@ impl Asker {
 
     async fn ask_here(&self) -> Option<LogId> {
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read_log_id, _applied)) => Some(read_log_id.log_id().clone()),
+            Ok((read_log_id, _applied)) => Some(*read_log_id.log_id()),
             // No leader any more, or no quorum in time: both may change.
             Err(RaftError::APIError(_)) => None,
             Err(RaftError::Fatal(_)) => std::future::pending().await,
