@@ -201,12 +201,21 @@ pub async fn ask_all(global: &Global) -> Result<Vec<Node>, Failure> {
 }
 
 fn status_text(nodes: &[Node]) -> String {
+    let newest =
+        nodes.iter().filter_map(|node| node.status.as_ref()).max_by_key(|status| (status.term, status.applied_index));
+    let role = |status: &NodeStatus| match newest {
+        // It was removed, and nobody tells it any more.
+        Some(newest) if !newest.voters.contains(&status.node_id) && !newest.learners.contains(&status.node_id) => {
+            "no member".into()
+        }
+        _ => status.role.clone(),
+    };
     let rows = nodes.iter().map(|node| match &node.status {
         Some(status) => vec![
             status.node_id.to_string(),
             status.data_center.clone(),
             node.endpoint.clone(),
-            status.role.clone(),
+            role(status),
             status.term.to_string(),
             status.committed_index.to_string(),
             status.applied_index.to_string(),
@@ -311,10 +320,17 @@ fn health_text(health: &Health) -> String {
         ("healthy", if health.healthy { "yes".into() } else { "no".into() }),
         ("leader", health.leader_id.map_or_else(|| "none".into(), |id| format!("node {id}"))),
         ("voters serving", format!("{} of {}", health.voters_serving, health.voters)),
-        ("may still be lost", health.quorum_margin.max(0).to_string()),
+        ("may still be lost", margin_text(health.quorum_margin)),
     ])];
     lines.extend(health.problems.iter().map(|problem| format!("- {problem}")));
     lines.join("\n")
+}
+
+fn margin_text(quorum_margin: i64) -> String {
+    match quorum_margin {
+        margin @ 0.. => margin.to_string(),
+        missing => format!("none: {} more must serve before writes go on", -missing),
+    }
 }
 
 #[cfg(test)]

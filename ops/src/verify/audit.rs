@@ -1,6 +1,6 @@
 //! Goes through everything that happened, event by event, and checks that money moved once and as acknowledged.
 //!
-//! Pure: events in, findings out. An independent second opinion, from what any client can see: it shares no code with the
+//! Pure: events in, findings out; about a hundred bytes of memory for each event. An independent second opinion, from what any client can see: it shares no code with the
 //! rules.
 //!
 //! Laws that are checked
@@ -11,7 +11,7 @@
 //!
 //! Not here: asking for the events (`mod.rs`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jangbu_client::ChangeEvent;
 use jangbu_ledger::{Account, AccountId, EventKind, Transfer, TransferId};
@@ -24,7 +24,7 @@ pub struct Audit {
     acknowledged: HashMap<TransferId, Transfer>,
     /// Acknowledged transfers that have been seen.
     seen_count: u64,
-    seen: HashMap<TransferId, ()>,
+    seen: HashSet<TransferId>,
     balances: HashMap<AccountId, Sums>,
     /// Whether every account begins at zero: the audit has seen everything from the first event on.
     from_the_start: bool,
@@ -60,7 +60,7 @@ impl Audit {
     /// Acknowledged transfers that were in no event.
     pub fn lost(&self) -> Vec<TransferId> {
         let mut lost: Vec<TransferId> =
-            self.acknowledged.keys().filter(|id| !self.seen.contains_key(id)).copied().collect();
+            self.acknowledged.keys().filter(|id| !self.seen.contains(id)).copied().collect();
         lost.sort_unstable();
         lost
     }
@@ -70,7 +70,7 @@ impl Audit {
     }
 
     fn transfer(&mut self, transfer: &Transfer) {
-        if self.seen.insert(transfer.id, ()).is_some() {
+        if !self.seen.insert(transfer.id) {
             self.doubled.push(transfer.id);
             return;
         }
