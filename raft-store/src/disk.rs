@@ -132,19 +132,16 @@ impl Disk {
 
     // --- ids
 
-    /// Of these ids those that memory alone can't rule out.
+    /// Of these ids those that memory alone can't rule out. Run by run, so that the processor fetches many filters' lines at once.
     pub fn suspects(&self, ids: &[TransferId]) -> Vec<TransferId> {
-        let runs = self.catalogue.of(RunKind::Ids);
-        if runs.is_empty() {
-            return Vec::new();
+        let keyed: Vec<(TransferId, u64)> = ids.iter().map(|id| (*id, id_key(*id))).collect();
+        let mut suspected = vec![false; ids.len()];
+        for run in self.catalogue.of(RunKind::Ids) {
+            for ((id, key), suspected) in keyed.iter().zip(&mut suspected) {
+                *suspected |= !run.rules_out(*id, *key);
+            }
         }
-        ids.iter()
-            .copied()
-            .filter(|id| {
-                let key = id_key(*id);
-                !runs.iter().all(|run| run.rules_out(*id, key))
-            })
-            .collect()
+        ids.iter().zip(suspected).filter(|(_, suspected)| *suspected).map(|(id, _)| *id).collect()
     }
 
     /// What the id was used for. Reads the disk.

@@ -196,9 +196,16 @@ fn take_budget(info: &RunInfo, budget_bytes: &mut usize) -> bool {
     fits
 }
 
+/// Keys are hashes, spread evenly: the right partition is the one guessed, or next to it.
 fn partition_of(partitions: &[(u64, Filter)], key: u64) -> Option<&Filter> {
-    let after = partitions.partition_point(|(first, _)| *first <= key);
-    Some(&partitions[after.checked_sub(1)?].1)
+    let mut place = (u128::from(key) * partitions.len() as u128 >> 64) as usize;
+    while partitions.get(place + 1).is_some_and(|(first, _)| *first <= key) {
+        place += 1;
+    }
+    while partitions.get(place)?.0 > key {
+        place = place.checked_sub(1)?;
+    }
+    Some(&partitions[place].1)
 }
 
 fn read_filters(engine: &dyn Engine, info: &RunInfo) -> Result<Vec<(u64, Filter)>, StoreError> {
