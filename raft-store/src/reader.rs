@@ -32,6 +32,9 @@ pub const EXAMINED_MAX: usize = 65_536;
 /// Events of a scan that are looked at under one hold of the lock: some tens of microseconds.
 const MEMORY_CHUNK: usize = 4_096;
 
+/// Events of a scan that are read from disk in one piece of work: applying may wait in the same lane, for old ids.
+const DISK_CHUNK: usize = 4_096;
+
 /// Accounts of a query that are looked at under one hold of the lock.
 const ACCOUNTS_CHUNK: usize = 16_384;
 
@@ -565,9 +568,10 @@ impl Scan {
         }
     }
 
-    /// Goes on until the disk knows no further or the scan is done.
+    /// Goes on until the disk knows no further, the scan is done, or others should have their turn.
     fn step_on_disk(mut self, disk: &Disk, matches: impl Fn(&Event) -> bool) -> Result<Scan, StoreError> {
-        while !self.is_done() && self.next() < disk.stamp.head.next_event {
+        let turn_ends = self.examined + DISK_CHUNK;
+        while !self.is_done() && self.examined < turn_ends && self.next() < disk.stamp.head.next_event {
             let next = self.next();
             let page_first = crate::journal::first_of_page(crate::journal::place(next).0);
             let from = if self.reversed { page_first } else { next };
