@@ -304,7 +304,7 @@ fn last_words(folder: &Folder, node: &Node) -> String {
     log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_string()
 }
 
-/// The node that most others take for the leader.
+/// The node that says it leads; waits through an election.
 pub async fn leader(folder: &Folder, timeout: Duration) -> Result<&Node, Failure> {
     let deadline = Instant::now() + timeout;
     loop {

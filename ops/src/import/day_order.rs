@@ -74,8 +74,9 @@ pub fn best(opening: i128, rows: &[(u32, Movement)]) -> Ordered {
     }
 }
 
-/// How many rows do not follow for a reader who takes, again and again, the first remaining row of the day that follows, and
-/// where there is none the first remaining row. A simpler measure than `best`, never smaller; reported beside it.
+/// The order of a reader who takes, again and again, the first remaining row of the day that follows, and where there is
+/// none the first remaining row. It can strand rows that follow in another order, so it names more; reported beside `best`
+/// because it is the count that others arrive at.
 pub fn first_fit(opening: i128, rows: &[(u32, Movement)]) -> Ordered {
     let mut order = Vec::with_capacity(rows.len());
     let mut balance = opening;

@@ -10,7 +10,8 @@
 //!
 //! In a closed loop each client asks again when it has its answer; the cluster sets the pace. In an open loop (`--rate`)
 //! requests have a time at which they should be sent; latency counts from that time, also where a slow answer before it
-//! made it late. So a pause of the cluster shows in the figures at its full length.
+//! made it late. So a pause of the cluster shows in the figures at its full length; and so does the timer's grain, up to a
+//! millisecond.
 //!
 //! Laws
 //! * A payment that was begun is asked for, under the same id, until its outcome is known or patience ends.
