@@ -95,6 +95,13 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         stopping.cancel();
+        // Whoever asks twice doesn't want to wait.
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(1);
     });
     Ok(jangbu_node::run(config, Environment::production(), stop).await?)
 }

@@ -434,6 +434,7 @@ impl Rooms {
             let (health, metrics) = (self.health.clone(), self.metrics.clone());
             self.tasks.spawn(http::serve(listener, health, metrics, self.stop_all.clone()));
         }
+        self.warn_if_moved();
         self.raft.run();
         Ok(Node {
             info: self.identity.info.clone(),
@@ -450,6 +451,19 @@ impl Rooms {
             stop_clients: self.stop_clients,
             stop_all: self.stop_all,
         })
+    }
+
+    /// The members know each other by the addresses they joined with.
+    fn warn_if_moved(&self) {
+        let metrics = self.raft.server_metrics();
+        let known = metrics.borrow_watched().membership_config.membership().get_node(&self.config.node_id).cloned();
+        if let Some(known) = known.filter(|known| known.peer_address != self.identity.info.peer_address) {
+            tracing::warn!(
+                known = known.peer_address,
+                now = self.identity.info.peer_address,
+                "the cluster calls this node at another address; it can't be reached before that leads here"
+            );
+        }
     }
 
     fn ledger_service(&self) -> LedgerService {

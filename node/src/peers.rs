@@ -20,14 +20,17 @@ pub mod snapshot;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jangbu_proto::{
     Malformed,
     cluster::v1::{Envelope, operator_client::OperatorClient, peer_client::PeerClient},
     entry::NodeInfo,
+    reason,
     transport::{Http2Settings, PEER_MESSAGE_BYTES_MAX, Transport, channel},
 };
+use tokio::time::Instant;
 use tonic::{Status, transport::Channel};
 
 use crate::{
@@ -97,11 +100,15 @@ pub struct Link {
     pub id: u64,
     pub node: NodeInfo,
     channel: Mutex<Option<Channel>>,
+    refused_at: Mutex<Option<Instant>>,
 }
+
+/// A peer that refuses this node does so at every attempt: it is told to the operator this often.
+const REFUSAL_EVERY: Duration = Duration::from_secs(10);
 
 impl Link {
     fn new(common: Arc<Common>, id: u64, node: NodeInfo) -> Self {
-        Self { common, id, node, channel: Mutex::default() }
+        Self { common, id, node, channel: Mutex::default(), refused_at: Mutex::default() }
     }
 
     pub fn client(&self) -> Result<PeerClient<Channel>, Status> {
@@ -122,6 +129,16 @@ impl Link {
     /// The connection is alive as far as the kernel knows, and yet nothing comes: the next call makes a new one.
     pub fn drop_channel(&self) {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The peer has looked at this node's envelope and will have none of it: an operator must look.
+    pub fn refused(&self, status: &Status) {
+        let mut refused_at = self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused_at.is_none_or(|at| at.elapsed() >= REFUSAL_EVERY) {
+            *refused_at = Some(Instant::now());
+            let reason = reason::told(status).reason;
+            tracing::warn!(peer = self.id, reason, "a peer refuses this node: {}", status.message());
+        }
     }
 
     pub fn envelope(&self) -> Envelope {

@@ -53,12 +53,15 @@ impl Pulse {
             return false;
         }
         let applied = self.applied.get();
-        match self.state.next_expiry().map(|at| at.saturating_sub(self.clock.wall_ns())) {
+        let due_at = self.state.next_expiry();
+        match due_at.map(|at| at.saturating_sub(self.clock.wall_ns())) {
             Some(0) => {
                 self.metrics.pulses.inc();
-                match timeout(PULSE_LIMIT, self.proposer.pulse()).await {
-                    Ok(Outcome::Applied(_)) => {}
-                    _ => sleep(RETRY_PAUSE).await,
+                let pulse = timeout(PULSE_LIMIT, self.proposer.pulse()).await;
+                let moved_on = matches!(pulse, Ok(Outcome::Applied(_))) && self.state.next_expiry() != due_at;
+                // Many may be due at one instant; even so, a pulse that changes nothing must not be followed at once.
+                if !moved_on {
+                    sleep(RETRY_PAUSE).await;
                 }
                 true
             }

@@ -50,11 +50,12 @@ where
     };
     let progress = Arc::new(Progress::default());
     let requests = requests(&link, first, input, progress.clone());
-    let mut client = link.client().map_err(rpc_error)?;
+    let failed = |status| rpc_error(&link, status);
+    let mut client = link.client().map_err(failed)?;
     let limit = link.common.timings.progress_timeout;
     let answers = tokio::select! {
         biased;
-        answers = client.append(requests) => answers.map_err(rpc_error)?.into_inner(),
+        answers = client.append(requests) => answers.map_err(failed)?.into_inner(),
         () = progress.stalled(limit) => return Err(stalled(&link, limit)),
     };
     Ok(answers_of(link, answers, progress))
@@ -83,7 +84,7 @@ fn answers_of<'s>(link: Arc<Link>, answers: Streaming<AppendReply>, progress: Ar
         let (mut answers, progress, link) = state?;
         let answer = tokio::select! {
             biased;
-            answer = answers.message() => answer.map_err(rpc_error),
+            answer = answers.message() => answer.map_err(|status| rpc_error(&link, status)),
             () = progress.stalled(limit) => Err(stalled(&link, limit)),
         };
         match answer {

@@ -12,7 +12,6 @@ use futures_util::Stream;
 use jangbu_proto::{
     cluster::v1::{TransferLeaderReply, transfer_leader_reply},
     entry::NodeInfo,
-    reason,
 };
 use jangbu_raft_store::{SnapshotData, TypeConfig, Vote};
 use openraft::{
@@ -105,8 +104,8 @@ impl NetVote<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::vote_request_to_wire(&asked, self.control.envelope());
-        let mut client = self.control.client().map_err(rpc_error)?;
-        let reply = within(option.hard_ttl(), client.vote(request)).await?;
+        let mut client = self.control.client().map_err(|status| rpc_error(&self.control, status))?;
+        let reply = within(&self.control, option.hard_ttl(), client.vote(request)).await?;
         convert::vote_reply_from_wire(reply.into_inner()).map_err(|error| network_error(error.to_string()))
     }
 
@@ -116,8 +115,8 @@ impl NetVote<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::vote_request_to_wire(&asked, self.control.envelope());
-        let mut client = self.control.client().map_err(rpc_error)?;
-        let reply = within(option.hard_ttl(), client.pre_vote(request)).await?;
+        let mut client = self.control.client().map_err(|status| rpc_error(&self.control, status))?;
+        let reply = within(&self.control, option.hard_ttl(), client.pre_vote(request)).await?;
         convert::vote_reply_from_wire(reply.into_inner()).map_err(|error| network_error(error.to_string()))
     }
 }
@@ -129,8 +128,8 @@ impl NetTransferLeader<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::transfer_to_wire(&asked, self.control.envelope());
-        let mut client = self.control.client().map_err(rpc_error)?;
-        let reply = within(option.hard_ttl(), client.transfer_leader(request)).await?.into_inner();
+        let mut client = self.control.client().map_err(|status| rpc_error(&self.control, status))?;
+        let reply = within(&self.control, option.hard_ttl(), client.transfer_leader(request)).await?.into_inner();
         transfer_reply(&asked, reply)
     }
 }
@@ -169,23 +168,27 @@ impl NetSnapshot<TypeConfig> for PeerNetwork {
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
-            sent = snapshot::send(&self.bulk, vote, snapshot.snapshot) => sent,
+            sent = snapshot::send(self.bulk.clone(), vote, snapshot.snapshot) => sent,
         }
     }
 }
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, RPCError<TypeConfig>> {
+async fn within<T>(
+    link: &Link,
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, RPCError<TypeConfig>> {
     match timeout(limit, call).await {
-        Ok(reply) => reply.map_err(rpc_error),
+        Ok(reply) => reply.map_err(|status| rpc_error(link, status)),
         Err(_) => Err(network_error(format!("no answer within {limit:?}"))),
     }
 }
 
 /// A refusal or a dead peer makes openraft wait before it tries again; anything else is tried again at once.
-pub fn rpc_error(status: Status) -> RPCError<TypeConfig> {
+pub fn rpc_error(link: &Link, status: Status) -> RPCError<TypeConfig> {
     match status.code() {
         Code::PermissionDenied => {
-            tracing::warn!(reason = reason::told(&status).reason, "a peer refuses this node: {}", status.message());
+            link.refused(&status);
             Unreachable::from_string(status.message()).into()
         }
         Code::Unavailable | Code::Unknown => Unreachable::from_string(status.message()).into(),

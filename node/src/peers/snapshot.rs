@@ -54,8 +54,12 @@ type Failure = StreamingError<TypeConfig>;
 // --- the sender
 
 /// Sends a snapshot and returns when it is installed there. Blocks on the peer.
-pub async fn send(link: &Link, vote: Vote, snapshot: SnapshotData) -> Result<SnapshotResponse<TypeConfig>, Failure> {
-    let sent = Transfer::open(link, vote, &snapshot).await;
+pub async fn send(
+    link: Arc<Link>,
+    vote: Vote,
+    snapshot: SnapshotData,
+) -> Result<SnapshotResponse<TypeConfig>, Failure> {
+    let sent = Transfer::open(link.clone(), vote, &snapshot).await;
     let sent = match sent {
         Ok(transfer) => transfer.run(&snapshot).await,
         Err(error) => Err(error),
@@ -67,13 +71,14 @@ pub async fn send(link: &Link, vote: Vote, snapshot: SnapshotData) -> Result<Sna
 }
 
 struct Transfer {
+    link: Arc<Link>,
     requests: mpsc::Sender<SnapshotMessage>,
     replies: Streaming<SnapshotReply>,
     limit: Duration,
 }
 
 impl Transfer {
-    async fn open(link: &Link, vote: Vote, snapshot: &SnapshotData) -> Result<Self, RPCError<TypeConfig>> {
+    async fn open(link: Arc<Link>, vote: Vote, snapshot: &SnapshotData) -> Result<Self, RPCError<TypeConfig>> {
         let limit = link.common.timings.snapshot_progress_timeout;
         let offer = SnapshotOffer {
             envelope: Some(link.envelope()),
@@ -83,9 +88,10 @@ impl Transfer {
         let (requests, outgoing) = mpsc::channel(CHUNKS_AHEAD);
         requests.try_send(message(Sent::Offer(offer))).expect("the channel is empty");
         let outgoing = stream::unfold(outgoing, |mut outgoing| async { Some((outgoing.recv().await?, outgoing)) });
-        let mut client = link.client().map_err(rpc_error)?;
-        let replies = timeout(limit, client.install_snapshot(outgoing)).await.map_err(late)?.map_err(rpc_error)?;
-        Ok(Self { requests, replies: replies.into_inner(), limit })
+        let failed = |status| rpc_error(&link, status);
+        let mut client = link.client().map_err(failed)?;
+        let replies = timeout(limit, client.install_snapshot(outgoing)).await.map_err(late)?.map_err(failed)?;
+        Ok(Self { link, requests, replies: replies.into_inner(), limit })
     }
 
     async fn run(mut self, snapshot: &SnapshotData) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
@@ -130,7 +136,8 @@ impl Transfer {
     }
 
     async fn reply(&mut self, limit: Duration) -> Result<Replied, RPCError<TypeConfig>> {
-        let reply = timeout(limit, self.replies.message()).await.map_err(late)?.map_err(rpc_error)?;
+        let reply = timeout(limit, self.replies.message()).await.map_err(late)?;
+        let reply = reply.map_err(|status| rpc_error(&self.link, status))?;
         reply.and_then(|reply| reply.message).ok_or_else(|| network_error("the receiver hung up".into()))
     }
 }
