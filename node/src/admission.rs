@@ -147,6 +147,7 @@ impl Admission {
         if room.closed {
             return Err(shutting_down());
         }
+        // A room too small to be divided is everyone's.
         let share = |whole: usize| whole / 10 * class.share_tenths() + whole % 10;
         let waited = room.oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed());
         let full = if room.requests + requests > share(self.requests_max) {

@@ -39,7 +39,6 @@ pub enum CallError {
 /// A short name for programs: `ErrorInfo.reason` on the wire.
 pub type Reason = &'static str;
 
-/// Reasons that only this crate gives; the others are in `jangbu_proto::reason`.
 impl CallError {
     pub fn unavailable(reason: Reason, message: impl Into<String>) -> Self {
         Self::Unavailable { reason, message: message.into() }

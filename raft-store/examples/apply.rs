@@ -5,6 +5,8 @@
 //! Reports microseconds of CPU per transfer, background included, less what it takes to make the requests; bytes written per transfer;
 //! memory; the pauses; what a restart and a snapshot take. The folder is made under the current one, so that it lies on a real disk.
 
+#![allow(clippy::disallowed_methods, reason = "a measurement reads the real clock")]
+
 use jangbu_ledger::{Account, AccountId, Amount, Transfer, TransferId};
 use jangbu_proto::batch::{BatchBuilder, Operation};
 use jangbu_raft_store::blocking::Lanes;

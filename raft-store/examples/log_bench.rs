@@ -5,6 +5,8 @@
 //! Lone appends (each waits for the one before) show the latency; a window of appends in flight shows the throughput. The
 //! disk's own pace stands beside them: the same writes to a plain file, each followed by one fdatasync.
 
+#![allow(clippy::disallowed_methods, reason = "a measurement reads the real clock")]
+
 use std::{
     ops::Range,
     path::Path,

@@ -140,7 +140,7 @@ impl Peer for PeerService {
         let request = request.into_inner();
         self.gate.check(request.envelope.as_ref()).await.map_err(to_status)?;
         let batch = Batch::parse(request.requests).map_err(malformed)?;
-        // Never handed on a second time: whoever forwarded looks for the leader itself.
+        // Not handed on a second time: whoever forwarded looks for the leader itself.
         self.must_lead()?;
         let limit = Duration::from_millis(request.deadline_ms.into()).min(self.deadline_max);
         let applied =
