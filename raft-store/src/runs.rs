@@ -198,7 +198,7 @@ fn take_budget(info: &RunInfo, budget_bytes: &mut usize) -> bool {
 
 /// Keys are hashes, spread evenly: the right partition is the one guessed, or next to it.
 fn partition_of(partitions: &[(u64, Filter)], key: u64) -> Option<&Filter> {
-    let mut place = (u128::from(key) * partitions.len() as u128 >> 64) as usize;
+    let mut place = ((u128::from(key) * partitions.len() as u128) >> 64) as usize;
     while partitions.get(place + 1).is_some_and(|(first, _)| *first <= key) {
         place += 1;
     }
