@@ -2,7 +2,8 @@
 //!
 //! Laws
 //! * A window bounds what is in flight; while it is full, nothing more is read, so the sender's own flow control holds it.
-//! * A refused request leaves the stream open.
+//! * A refused request leaves the stream open. A message that can't even be read ends it, and says why, after all that came
+//!   before has been answered.
 //!
 //! Not here: batching (`batcher.rs`), what a failure looks like on a stream (`proto::reason::failure`).
 
@@ -38,9 +39,17 @@ async fn run(
 ) {
     let closing = service.closing.clone();
     let gone = replies.clone();
+    let mut unreadable = None;
     let requests = requests
-        .take_while(|request| std::future::ready(request.is_ok()))
-        .filter_map(|request| std::future::ready(request.ok()))
+        .scan((), |(), request| {
+            std::future::ready(match request {
+                Ok(request) => Some(request),
+                Err(status) => {
+                    unreadable = Some(status);
+                    None
+                }
+            })
+        })
         .take_until(async move {
             tokio::select! {
                 biased;
@@ -55,6 +64,9 @@ async fn run(
             let _ = replies.send(Ok(reply)).await;
         })
         .await;
+    if let Some(status) = unreadable {
+        let _ = replies.send(Err(status)).await;
+    }
 }
 
 async fn answer(service: &LedgerService, request: v1::SubmitRequest) -> v1::SubmitReply {
