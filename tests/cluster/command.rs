@@ -1,0 +1,72 @@
+//! The operator's command tells what is true.
+
+use std::process::{Command, Output};
+
+use jangbu_tests::{Cluster, Payer, Payments, jangbu, judge, until};
+
+/// Exit codes, as `jangbu --help` lists them.
+const WELL: i32 = 0;
+const USAGE: i32 = 2;
+const UNHEALTHY: i32 = 3;
+const UNAVAILABLE: i32 = 4;
+const CONFLICT: i32 = 7;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_command_alone_a_dead_node_is_found_replaced_and_the_books_proven() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let dead = cluster.other_than(&[leader]);
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != dead).collect();
+    let payer = Payer::start_at(&cluster, &others, Payments::default()).await;
+    payer.progresses(100, "before anything happens").await;
+    exits(WELL, &cluster, &["cluster", "health"]);
+
+    cluster.node_mut(dead).kill();
+    until("the dead node is noticed", async || {
+        (ask(&cluster, &["cluster", "health"]).status.code() == Some(UNHEALTHY)).then_some(())
+    })
+    .await;
+    cluster.furnish(4).start();
+    let fresh = cluster.node(4).addresses.peer.clone();
+    until("the fresh node answers", async || cluster.door(4).status().await.ok()).await;
+    exits(WELL, &cluster, &["member", "add", &fresh, "--promote", "--timeout", "60s"]);
+    exits(WELL, &cluster, &["member", "remove", &dead.to_string()]);
+    let _dead = cluster.give_away(dead);
+    exits(WELL, &cluster, &["cluster", "health"]);
+    exits(CONFLICT, &cluster, &["member", "promote", "99"]);
+    exits(USAGE, &cluster, &["cluster", "halth"]);
+
+    let journal = payer.stop().await;
+    exits(WELL, &cluster, &["verify", "--audit"]);
+    judge(&mut cluster, &journal).await;
+    cluster.kill_all();
+    exits(UNAVAILABLE, &cluster, &["cluster", "health", "--timeout", "2s"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_command_prints_for_programs_can_be_read_by_programs() {
+    let cluster = Cluster::start().await;
+    for question in [&["cluster", "status"][..], &["cluster", "health"], &["member", "list"], &["verify"]] {
+        let output = exits(WELL, &cluster, &[question, &["-o", "json"]].concat());
+        let read: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
+        assert!(read.is_ok(), "{question:?} printed:\n{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Output {
+    let output = ask(cluster, arguments);
+    let code = output.status.code();
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(code, Some(expected), "jangbu {}:\n{said}\n{complained}", arguments.join(" "));
+    let complains = !complained.trim().is_empty();
+    assert!(complains || expected == WELL, "a failure is told on standard error");
+    output
+}
+
+/// Runs the command against all nodes of the cluster, and waits for its end.
+fn ask(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let endpoints: Vec<&str> = cluster.ids().into_iter().map(|id| cluster.node(id).addresses.client.as_str()).collect();
+    let command = || Command::new(jangbu()).args(arguments).env("JANGBU_ENDPOINTS", endpoints.join(",")).output();
+    // Callers may be at work on this runtime meanwhile.
+    tokio::task::block_in_place(command).expect("the command starts")
+}

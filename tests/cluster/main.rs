@@ -1,0 +1,28 @@
+//! The shipped binaries, as a user meets them: one module per promise.
+//!
+//!     failover      a node that dies or stands still is not missed for longer than a blink
+//!     durability    what a disk does to a node stays that node's trouble
+//!     idempotency   a transfer id has at most one effect, however often and wherever it is asked
+//!     membership    nodes come, go, are replaced, and are never taken for another
+//!     doors         what makes no sense is refused by name, and harms nobody
+//!     shutdown      a node that is told to stop finishes, hands over and goes
+//!     streams       the packed stream keeps the same promises
+//!     time          log time decides what expires, and never runs backwards
+//!     command       the operator's command tells what is true
+//!     verdict       the judge of all these tests is not blind
+//!
+//! Nearly every test ends with the same verdict (`judge`): no acknowledged payment lost, none doubled, all replicas equal.
+//!
+//! Real processes, disks and connections cost seconds, so there are few tests here. What can be shown in one room is
+//! shown in that room, and what depends on rare timing in the simulation.
+
+mod command;
+mod doors;
+mod durability;
+mod failover;
+mod idempotency;
+mod membership;
+mod shutdown;
+mod streams;
+mod time;
+mod verdict;
