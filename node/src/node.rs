@@ -9,6 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use jangbu_proto::{
     CLIENT_DOOR_DESCRIPTORS,
     cluster::v1::{operator_server::OperatorServer, peer_server::PeerServer},
@@ -69,8 +70,15 @@ const WRITE_ENTRIES_MAX: u64 = 64;
 const LAG_FOR_SNAPSHOT: u64 = 1_000_000;
 
 /// Runs a node until `stop`; ends with an error when it can't go on.
-pub async fn run(config: NodeConfig, environment: Environment, stop: CancellationToken) -> Result<(), NodeError> {
-    Node::start(config, environment).await?.serve(stop).await
+///
+/// Boxed, here and in [`Node`]: the code of an async function is generated where it is awaited, so every program and
+/// every test would otherwise compile the whole node again.
+pub fn run(
+    config: NodeConfig,
+    environment: Environment,
+    stop: CancellationToken,
+) -> BoxFuture<'static, Result<(), NodeError>> {
+    async move { Node::start(config, environment).await?.serve(stop).await }.boxed()
 }
 
 /// A node whose doors are open.
@@ -99,7 +107,16 @@ struct Doors {
 
 impl Node {
     /// Opens the store and the doors. Blocks on the disk.
-    pub async fn start(config: NodeConfig, environment: Environment) -> Result<Self, NodeError> {
+    pub fn start(config: NodeConfig, environment: Environment) -> BoxFuture<'static, Result<Self, NodeError>> {
+        Self::open(config, environment).boxed()
+    }
+
+    /// Serves until `stop`, then drains. Ends with an error when the node can't go on.
+    pub fn serve(self, stop: CancellationToken) -> BoxFuture<'static, Result<(), NodeError>> {
+        self.serve_until(stop).boxed()
+    }
+
+    async fn open(config: NodeConfig, environment: Environment) -> Result<Self, NodeError> {
         let doors = Doors::open(&config, &environment).await?;
         let store = jangbu_raft_store::open(store_config(&config, &environment), environment.store.clone()).await?;
         let info = node_info(&config, &doors, &store);
@@ -123,8 +140,7 @@ impl Node {
         self.http_address.as_deref()
     }
 
-    /// Serves until `stop`, then drains. Ends with an error when the node can't go on.
-    pub async fn serve(mut self, stop: CancellationToken) -> Result<(), NodeError> {
+    async fn serve_until(mut self, stop: CancellationToken) -> Result<(), NodeError> {
         let ended = tokio::select! {
             biased;
             cause = self.cannot_go_on() => Err(cause),
