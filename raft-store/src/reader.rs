@@ -137,13 +137,11 @@ impl StateReader {
         disk.engine.usage()
     }
 
-    /// This replica differs from the others: it stops, and leaves a mark that keeps it from starting with this state again.
+    /// This replica differs from the others: it stops, and leaves a mark that keeps it from starting with this state again. Blocks on the disk, right
+    /// here and once in a lifetime: the process may end as soon as it hears of the cause, and the mark must be there by then.
     pub fn fence(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        let snapshots = self.snapshots.clone();
-        let mark = reason.clone();
-        // Not awaited: the mark is made even if nobody waits for it, and the process ends in any case.
-        drop(run_blocking(&*self.blocking, Lane::Snapshot, move || snapshots.leave_fence(&mark)));
+        self.snapshots.leave_fence(&reason);
         self.fatal.raise(StoreError::Fenced(reason));
     }
 
