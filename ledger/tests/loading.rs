@@ -178,3 +178,33 @@ fn a_second_freeze_before_the_first_is_durable_is_our_own_mistake() {
     books.freeze();
     books.freeze();
 }
+
+#[test]
+fn what_was_loaded_counts_until_it_is_unloaded() {
+    let mut books = flushed(books());
+    let mut results = Vec::new();
+    books.load_burnt(TransferId(41));
+    books.load_transfer(EventNumber(0), Transfer { timestamp: 300, ..transfer(11) }, None);
+    books.load_transfer_timestamp(300);
+    books.create_transfers(3_000, &[transfer(41), transfer(11)], &mut results);
+    assert_eq!(results.iter().map(|result| result.status.name()).collect::<Vec<_>>(), ["id_already_failed", "exists"]);
+    books.unload();
+
+    // As if the store had found nothing: it is the store that must ask and load anew for each request.
+    results.clear();
+    books.create_transfers(4_000, &[transfer(41), transfer(11)], &mut results);
+    assert_eq!(results.iter().map(|result| result.status.name()).collect::<Vec<_>>(), ["created", "created"]);
+    let mut accounts = Vec::new();
+    books.create_accounts(5_000, &[imported(3, 300)], &mut accounts);
+    assert_eq!(accounts[0].status.name(), "created");
+}
+
+#[test]
+fn an_imported_account_is_refused_the_timestamp_of_a_loaded_transfer() {
+    let mut books = flushed(books());
+    books.load_transfer_timestamp(300);
+    let mut accounts = Vec::new();
+    books.create_accounts(5_000, &[imported(3, 300), imported(4, 301)], &mut accounts);
+    let names: Vec<_> = accounts.iter().map(|result| result.status.name()).collect();
+    assert_eq!(names, ["imported_event_timestamp_must_not_regress", "created"]);
+}
