@@ -290,6 +290,7 @@ mod tests {
     #[test]
     fn reversed_is_one_bit() {
         let reversed = AccountFilterFlags::REVERSED.with(BOTH);
+        assert_eq!(reversed.with(BOTH), reversed);
         assert!(AccountFilter { flags: reversed, ..of_account() }.is_reversed());
         assert!(!of_account().is_reversed());
         assert!(QueryFilter { flags: QueryFilterFlags::REVERSED, ..QueryFilter::default() }.is_reversed());

@@ -375,15 +375,15 @@ impl World {
     }
 
     fn recount(&self) -> Digest {
-        let mut digest = Digest::EMPTY;
-        self.books.accounts().iter().for_each(|account| digest.add_account(account));
-        for number in 0..self.model.happened.len() {
+        let sum = |sum: u128, hash: u128| sum.wrapping_add(hash);
+        let accounts = self.books.accounts().iter().map(Digest::of_account).fold(0, sum);
+        let of_event = |number: usize| {
             let event = self.books.recent_event(EventNumber(number as u64));
-            let event = event.unwrap_or_else(|| &self.disk.events[number]);
-            digest.add_event(EventNumber(number as u64), event);
-        }
-        self.model.burnt.iter().for_each(|id| digest.add_burnt(TransferId(*id)));
-        digest
+            Digest::of_event(EventNumber(number as u64), event.unwrap_or_else(|| &self.disk.events[number]))
+        };
+        let events = (0..self.model.happened.len()).map(of_event).fold(0, sum);
+        let journal = self.model.burnt.iter().map(|id| Digest::of_burnt(TransferId(*id))).fold(events, sum);
+        Digest { accounts, journal }
     }
 
     fn freeze(&mut self) {
