@@ -107,6 +107,47 @@ mod tests {
     }
 
     #[test]
+    fn totals_add_up_all_accounts_and_see_what_does_not_balance() {
+        let debited = Account { debits_pending: Amount(2), debits_posted: Amount(3), ..Account::default() };
+        let credited = Account { credits_pending: Amount(2), credits_posted: Amount(3), ..Account::default() };
+        let mut totals = Totals::default();
+        assert!(totals.balance());
+        totals.add(&debited);
+        assert!(!totals.balance());
+        totals.add(&credited);
+        assert!(totals.balance());
+        assert_eq!(totals.accounts, 2);
+        let sums = [totals.debits_pending, totals.debits_posted, totals.credits_pending, totals.credits_posted];
+        assert_eq!(sums.map(Sum::amount), [2, 3, 2, 3].map(|amount| Some(Amount(amount))));
+        totals.add(&Account { debits_pending: Amount(1), ..Account::default() });
+        assert!(!totals.balance(), "pending alone");
+        totals.add(&Account { credits_pending: Amount(1), debits_posted: Amount(1), ..Account::default() });
+        assert!(!totals.balance(), "posted alone");
+    }
+
+    #[test]
+    fn each_ledger_has_its_own_totals_and_each_account_over_its_limit_is_counted() {
+        let mut books = Books::new();
+        let account = |id, ledger| Account {
+            id: crate::AccountId(id),
+            ledger,
+            timestamp: id as u64,
+            debits_posted: Amount(id),
+            flags: AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS,
+            ..Account::default()
+        };
+        for account in [account(1, 7), account(2, 7), account(3, 8)] {
+            books.restore_account(account);
+        }
+        let totals = books.totals();
+        assert_eq!(totals.keys().copied().collect::<alloc::vec::Vec<_>>(), [7, 8]);
+        assert_eq!(totals[&7].debits_posted.amount(), Some(Amount(3)));
+        assert_eq!(totals[&8].debits_posted.amount(), Some(Amount(3)));
+        assert_eq!((totals[&7].accounts, totals[&8].accounts), (2, 1));
+        assert_eq!(books.accounts_over_limit(), 3);
+    }
+
+    #[test]
     fn pending_counts_only_on_the_limited_side() {
         let account = Account {
             debits_pending: Amount(3),
