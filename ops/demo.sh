@@ -13,7 +13,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 prepare_build
 say "building (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
-(cd "$root" && cargo build --release --locked -p jangbu-node -p jangbu-ops)
+(cd "$root" && cargo build --release --locked --workspace --bins)
 
 say "the story"
 exec "$CARGO_TARGET_DIR/release/jangbu" demo "$@"

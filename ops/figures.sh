@@ -14,5 +14,5 @@ cd "$root"
 . "$root/ops/prepare.sh"
 
 prepare_build
-cargo build --release --locked --bins -p jangbu-node -p jangbu-ops -p jangbu-tests
+cargo build --release --locked --workspace --bins
 exec "$CARGO_TARGET_DIR/release/jangbu-figures" "$@"
