@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use jangbu_tests::{Cluster, Payer, Payments, jangbu, judge, until};
+use jangbu_tests::{Cluster, Payer, Payments, Settings, jangbu, jangbud, judge, until};
 
 /// Exit codes, as `jangbu --help` lists them.
 const WELL: i32 = 0;
@@ -51,6 +51,20 @@ async fn what_the_command_prints_for_programs_can_be_read_by_programs() {
         let read: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
         assert!(read.is_ok(), "{question:?} printed:\n{}", String::from_utf8_lossy(&output.stdout));
     }
+}
+
+#[tokio::test]
+async fn a_misspelt_setting_is_refused_by_name_before_a_node_starts() {
+    let cluster = Cluster::unborn(Settings::default());
+    let check = |setting: &str| {
+        let config = cluster.node(1).config.display().to_string();
+        Command::new(jangbud()).args(["--config", &config, "--check", "--set", setting]).output().expect("it starts")
+    };
+    assert_eq!(check("limits.requests_max=7").status.code(), Some(WELL));
+    let refused = check("limits.requests_maximum=7");
+    assert_eq!(refused.status.code(), Some(USAGE));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("requests_maximum"), "{refused:?}");
+    assert!(!cluster.node(1).data.exists(), "checking makes nothing");
 }
 
 fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Output {

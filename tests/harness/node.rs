@@ -49,7 +49,8 @@ pub struct Node {
     pub addresses: Addresses,
     /// Its client door.
     pub door: Door,
-    config: PathBuf,
+    /// What it reads at its start.
+    pub config: PathBuf,
     log: PathBuf,
     process: Option<Process>,
 }
