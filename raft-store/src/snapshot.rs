@@ -183,6 +183,9 @@ impl Snapshots {
         if let Some(older) = older {
             kept.older.push((older.0.dir.clone(), Arc::downgrade(&older.0)));
         }
+        // One that was taken again at the same index lies where the one before it lay.
+        let newest = kept.newest.as_ref().expect("there is one from here on").0.dir.clone();
+        kept.older.retain(|(path, _)| *path != newest);
         snapshot
     }
 

@@ -260,6 +260,23 @@ fn the_newest_snapshot_is_kept_and_an_older_one_while_it_is_read() {
     }
 }
 
+/// With nothing applied in between it gets the same name, and the one before must not take it along when it is removed.
+#[test]
+fn a_snapshot_taken_again_at_the_same_index_can_be_sent() {
+    for kind in KINDS {
+        let mut replica = Replica::new(kind, tiny());
+        work(&mut replica, 1, 10);
+        let first = replica.snapshot();
+        drop(first);
+        let again = replica.snapshot();
+        drop(replica.snapshot());
+        assert!(again.snapshot.dir().exists());
+        let mut fresh = Replica::new(kind, tiny());
+        transfer_and_install(&replica.snapshot(), fresh.store()).unwrap();
+        assert_eq!(fresh.store().reader.applied(), replica.store().reader.applied());
+    }
+}
+
 /// Else the cost of a snapshot would grow with history.
 #[test]
 fn files_that_were_in_the_last_snapshot_are_not_read_again() {
