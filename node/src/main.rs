@@ -54,8 +54,8 @@ fn main() -> ExitCode {
         println!("{}: this configuration is good", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    // Held to the end: dropping it writes what is still buffered.
-    let _writer = log_to_stderr(&config.logging);
+    // Dropping it writes what is still buffered.
+    let writer = log_to_stderr(&config.logging);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("jangbud").build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -63,13 +63,19 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("jangbud: {error}");
-            ExitCode::FAILURE
-        }
+    let ended = runtime.block_on(serve(config));
+    if let Err(error) = &ended {
+        eprintln!("jangbud: {error}");
     }
+    drop(writer);
+    leave(if ended.is_ok() { 0 } else { 1 })
+}
+
+/// Ends the process without running RocksDB's global destructors: its threads may still be at work, and one that takes a
+/// mutex that was destroyed aborts the process. There is nothing to lose: what counts was synced when it was written.
+fn leave(code: i32) -> ! {
+    // SAFETY: _exit ends the process at once and touches no memory of it.
+    unsafe { libc::_exit(code) }
 }
 
 /// glibc gives blocks above 128 KiB back to the kernel at every free. A flush frees and takes megabytes again and again,
@@ -101,7 +107,7 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        std::process::exit(1);
+        leave(1);
     });
     Ok(jangbu_node::run(config, Environment::production(), stop).await?)
 }
