@@ -105,7 +105,8 @@ async fn a_full_disk_stops_the_node_with_a_clear_word_and_freed_space_brings_it_
     cluster.start_all();
     cluster.initialize().await;
     cluster.serves().await;
-    let payer = Payer::start_at(&cluster, &[1, 2], heavy()).await;
+    let full_speed = Payments { callers_count: 2, batch_count: 2_000, ..Payments::default() };
+    let payer = Payer::start_at(&cluster, &[1, 2], full_speed).await;
     let ended = cluster.node_ended(small, "its disk is full").await;
     ended.assert_gave_up_saying(&["No space left"]);
     payer.progresses(1_000, "without the node whose disk is full").await;
@@ -162,7 +163,7 @@ async fn goes_on_and_is_replaced(mut cluster: Cluster, payer: Payer, harmed: u64
 }
 
 fn heavy() -> Payments {
-    Payments { callers_count: 4, batch_count: 2_000, ..Payments::default() }
+    Payments { callers_count: 2, batch_count: 100, ..Payments::default() }
 }
 
 /// The folder that `CURRENT` names.

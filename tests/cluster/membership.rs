@@ -137,5 +137,5 @@ async fn a_node_of_another_cluster_is_refused() {
 
 /// Enough in a few seconds for several snapshots of the smallest size.
 fn heavy() -> Payments {
-    Payments { callers_count: 2, batch_count: 500, ..Payments::default() }
+    Payments { callers_count: 2, batch_count: 100, ..Payments::default() }
 }
