@@ -1,7 +1,7 @@
 //! Transfers a second, from callers that wait for each answer before they ask again.
 //!
-//! Callers know all nodes and are spread over them, so that two of three requests are forwarded to the leader. Full
-//! batches go through the packed stream, as a heavy producer's would.
+//! Callers know all nodes and are spread over them, so that two of three requests are forwarded to the leader. All use the
+//! typed call; the packed stream, which costs both ends less, is not measured here.
 
 use std::time::{Duration, Instant};
 
