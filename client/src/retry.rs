@@ -16,6 +16,7 @@
 //!
 //! Not here: what is asked (`client`), which node is next (`endpoints`).
 
+use jangbu_ledger::planted::{self, Bug};
 use std::{error::Error, sync::Mutex, time::Duration};
 
 use jangbu_proto::{Malformed, reason};
@@ -131,7 +132,7 @@ impl Caller {
                 Err(_) => Verdict::no_answer(),
             };
             tracing::debug!(address = self.endpoints.get(index).address, ?verdict, "an attempt failed");
-            in_doubt |= verdict.maybe_done;
+            in_doubt |= verdict.maybe_done && !planted::is(Bug::ClientForgetsDoubt);
             if verdict.then == Then::Elsewhere {
                 self.endpoints.bad(index);
             }

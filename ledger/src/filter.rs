@@ -7,6 +7,7 @@
 //!
 //! Not here: how an answer is found (the store's indexes), nor the order and the limit of results, which the store keeps too.
 
+use crate::planted::{self, Bug};
 use crate::{Account, AccountFlags, AccountId, Balances, Event, Slot, TIMESTAMP_MAX, Transfer};
 
 /// The most events of one request, and the most results of one answer: what fits in 1 MiB of 128-byte records beside a header.
@@ -192,7 +193,8 @@ impl AccountBalance {
     /// The history row that `event` gives to the account at `slot`: only accounts with the flag `history` have one, and
     /// only a transfer writes one (an expiry writes none).
     pub fn after(event: &Event, slot: Slot) -> Option<AccountBalance> {
-        let side = [&event.debit, &event.credit].into_iter().find(|side| side.slot == slot)?;
+        let is_other = planted::is(Bug::HistoryOfTheOtherSide);
+        let side = [&event.debit, &event.credit].into_iter().find(|side| (side.slot == slot) != is_other)?;
         let has_row = side.flags.contains(AccountFlags::HISTORY) && event.kind.records_transfer();
         has_row.then_some(AccountBalance { balances: side.balances, timestamp: event.transfer.timestamp })
     }

@@ -36,6 +36,7 @@ mod filter;
 mod index;
 mod journal;
 mod laws;
+pub mod planted;
 mod recent;
 mod rules;
 mod status;

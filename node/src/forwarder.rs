@@ -6,6 +6,7 @@
 //!
 //! Not here: trying again (`batcher.rs`).
 
+use jangbu_ledger::planted::{self, Bug};
 use std::{error::Error, sync::Arc, time::Duration};
 
 use jangbu_proto::{
@@ -83,6 +84,7 @@ fn failed(status: &Status) -> Outcome {
             retry_after: told.retry_after.unwrap_or(Duration::from_millis(100)),
         }),
         _ if status.code() == Code::PermissionDenied || never_connected(status) => Outcome::NotProposed,
+        _ if planted::is(Bug::DoubtIsDenied) => Outcome::NotProposed,
         _ => Outcome::Unknown,
     }
 }

@@ -16,6 +16,7 @@
 //!
 //! Not here: the state itself (`raft_store::StateReader`).
 
+use jangbu_ledger::planted::{self, Bug};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -115,6 +116,8 @@ impl Reader {
         })?;
         match consistency {
             Consistency::Local => {}
+            Consistency::Linearizable if planted::is(Bug::ReadWithoutReadIndex) => {}
+            Consistency::Linearizable if planted::is(Bug::ReadIndexReused) && self.staleness().is_some() => {}
             Consistency::Linearizable => self.catch_up(deadline).await?,
             Consistency::BoundedStaleness(max) => {
                 // A round is cheap; waiting for one that no leader answers is not what was asked for.
@@ -146,6 +149,9 @@ impl Reader {
     }
 
     pub fn staleness_ns(&self) -> u64 {
+        if planted::is(Bug::StaleSaysFresh) {
+            return 0;
+        }
         self.staleness().map_or(STALENESS_UNKNOWN, |staleness| staleness.as_nanos() as u64)
     }
 

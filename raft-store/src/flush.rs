@@ -20,6 +20,7 @@ use crate::runs::{BURNT, Catalogue, Pair, RunKind, RunWriter, SideKey, history_k
 use crate::schema::{self, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TAIL};
 use crate::stamp::Stamp;
 use crate::type_config::{LogId, StoredMembership};
+use jangbu_ledger::planted::{self, Bug};
 use jangbu_ledger::{Account, Books, Event, EventNumber, Frozen, TransferId};
 use std::sync::Arc;
 
@@ -42,8 +43,12 @@ pub fn cut(
     let frozen = books.freeze();
     let plan = accounts::plan(before, books.accounts_count(), frozen.head.next_event);
     let accounts = plan.ranges.into_iter().map(|range| (range.start, books.accounts()[range].to_vec())).collect();
+    let behind = |mut id: LogId| {
+        id.index = id.index.saturating_sub(u64::from(planted::is(Bug::AppliedIdBehind)));
+        id
+    };
     let stamp = Stamp {
-        applied,
+        applied: applied.map(behind),
         membership,
         highest_node_id,
         head: frozen.head.clone(),

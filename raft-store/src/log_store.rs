@@ -10,6 +10,7 @@
 //!
 //! Not here: bytes on disk (`log/`), what an entry does (`state_machine.rs`).
 
+use jangbu_ledger::planted::{self, Bug};
 use std::{
     fmt::Debug,
     io,
@@ -112,6 +113,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, durable) = TypeConfig::oneshot();
         self.0.save_vote(*vote, IOFlushed::signal(done))?;
+        if planted::is(Bug::VoteNotSynced) {
+            return Ok(());
+        }
         durable.await.map_err(|_| io::Error::other("the log was closed before the vote was durable"))?
     }
 

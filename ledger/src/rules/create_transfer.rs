@@ -11,6 +11,7 @@
 use super::imported::{self, Stamp};
 use super::{post_or_void, refuse_if};
 use crate::books::Entry;
+use crate::planted::{self, Bug};
 use crate::{
     Account, AccountFlags, AccountId, Amount, Books, CreateResult, CreateTransferStatus as Status, EventKind, IdState,
     Slot, TIMESTAMP_MAX, Transfer, TransferFlags, TransferId,
@@ -95,7 +96,8 @@ fn compare_fields(event: &Transfer, existing: &Transfer) -> Status {
 
 /// A balancing transfer moves up to its amount; any other one exactly that.
 fn could_have_moved(event: &Transfer, moved: Amount) -> bool {
-    if event.flags.intersects(BALANCING) { event.amount >= moved } else { event.amount == moved }
+    let is_same = event.amount == moved || planted::is(Bug::ExistsIgnoresAmount);
+    if event.flags.intersects(BALANCING) { event.amount >= moved } else { is_same }
 }
 
 /// An ordinary or a pending transfer.
@@ -112,7 +114,8 @@ fn transfer(books: &mut Books, event: &Transfer, stamp: Stamp) -> Result<(), Sta
         imported::check_transfer_postdates(debit, credit, stamp.recorded)?;
         imported::check_no_timeout(event)?;
     }
-    refuse_if!(debit.flags.contains(AccountFlags::CLOSED), Status::DebitAccountAlreadyClosed);
+    let is_closed = debit.flags.contains(AccountFlags::CLOSED) && !planted::is(Bug::ClosedStillPays);
+    refuse_if!(is_closed, Status::DebitAccountAlreadyClosed);
     refuse_if!(credit.flags.contains(AccountFlags::CLOSED), Status::CreditAccountAlreadyClosed);
     let transfer = Transfer { amount: clip(event, debit, credit), timestamp: stamp.recorded, ..*event };
     let after = add(&transfer, debit, credit)?;
@@ -142,7 +145,8 @@ fn check_fields(event: &Transfer) -> Result<(), Status> {
 fn clip(event: &Transfer, debit: &Account, credit: &Account) -> Amount {
     let mut amount = event.amount;
     if event.flags.contains(TransferFlags::BALANCING_DEBIT) {
-        let spent = debit.debits_pending.checked_add(debit.debits_posted).expect("an account's debits fit together");
+        let held = if planted::is(Bug::BalancingIgnoresPending) { Amount::ZERO } else { debit.debits_pending };
+        let spent = held.checked_add(debit.debits_posted).expect("an account's debits fit together");
         amount = amount.min(debit.credits_posted.saturating_sub(spent));
     }
     if event.flags.contains(TransferFlags::BALANCING_CREDIT) {
@@ -194,7 +198,11 @@ fn expires_too_late(transfer: &Transfer) -> bool {
 
 fn check_limits(after: &After, debit: &Account, credit: &Account) -> Result<(), Status> {
     let debits_are_limited = debit.flags.contains(AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS);
-    refuse_if!(debits_are_limited && after.debits > debit.credits_posted, Status::ExceedsCredits);
+    let arrived = match planted::is(Bug::LimitCountsPendingCredits) {
+        true => debit.credits_posted.checked_add(debit.credits_pending).unwrap_or(Amount::MAX),
+        false => debit.credits_posted,
+    };
+    refuse_if!(debits_are_limited && after.debits > arrived, Status::ExceedsCredits);
     let credits_are_limited = credit.flags.contains(AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS);
     refuse_if!(credits_are_limited && after.credits > credit.debits_posted, Status::ExceedsDebits);
     Ok(())

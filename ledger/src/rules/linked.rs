@@ -8,6 +8,7 @@
 //! * The last event of a request has nobody to be linked to: `linked_event_chain_open`, also in a chain that has failed already.
 //! * Of a failed chain the first failing id is burnt if its status is transient. The burning outlives the undoing; the other ids stay usable.
 
+use crate::planted::{self, Bug};
 use alloc::vec::Vec;
 
 use super::imported::{self, Stamp};
@@ -92,7 +93,10 @@ impl Chain {
         let Some(savepoint) = self.savepoint.take() else {
             return;
         };
-        books.undo_chain(savepoint);
+        match planted::is(Bug::ChainHalfUndone) {
+            true => books.keep_chain(),
+            false => books.undo_chain(savepoint),
+        }
         let failed = results.len() - 1;
         let before = results[self.first..failed].iter_mut().rev();
         for (result, timestamp) in before.zip((0..at).rev()) {
@@ -159,7 +163,7 @@ impl Event for Transfer {
     }
 
     fn burn(&self, books: &mut Books, status: CreateTransferStatus) {
-        if status.is_transient() {
+        if status.is_transient() && !planted::is(Bug::BurntNotRemembered) {
             books.burn(self.id);
         }
     }

@@ -17,6 +17,7 @@
 //! * `durable` says how far the stream was known to be synced when this record was written. It never says more.
 //! * Every byte is under a checksum or known to be zero.
 
+use jangbu_ledger::planted::{self, Bug};
 use std::{fmt, ops::Range};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -244,7 +245,9 @@ pub(super) fn parse(bytes: &[u8], segment: u64, position: u64, group: u32) -> Re
     let bytes = bytes.get(..record_bytes(header.body_bytes as usize) as usize).ok_or(Bad::Body)?;
     let found = Found { header, bytes };
     let padding = &bytes[found.body_range().end..];
-    let whole = crc32c::crc32c(found.body()) == found.header.body_checksum && padding.iter().all(|byte| *byte == 0);
+    let is_blind = planted::is(Bug::TornTailAccepted);
+    let whole =
+        is_blind || crc32c::crc32c(found.body()) == found.header.body_checksum && padding.iter().all(|byte| *byte == 0);
     whole.then_some(found).ok_or(Bad::Body)
 }
 
