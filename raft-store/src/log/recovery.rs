@@ -58,7 +58,7 @@ pub(super) fn open(
     let queue = Queue::new(last, recovered.end);
     let disk = Disk::new(last.clone(), recovered.end);
     let (ready, spare_number) = folder.adopt_spares(&listing, config.spares_max)?;
-    let Replay { vote, committed, index } = recovered.replay;
+    let Replay { vote, committed, index, .. } = recovered.replay;
     let keep_from = index.first_position().unwrap_or(recovered.end);
     let state = State { vote, committed, index, cache: Cache::default(), segments: recovered.segments, queue };
     let log = Arc::new(Log {
@@ -88,7 +88,7 @@ pub struct Inspection {
 /// Reads the log of a stopped node by the rules of recovery, and changes nothing. Blocks on a disk.
 pub fn inspect(vfs: &dyn Vfs, dir: &Path, group: u32) -> Result<Inspection, StoreError> {
     let folder = Folder { vfs, dir, group };
-    let Scan { outlines, replay: Replay { vote, committed, index }, .. } = folder.scan(&folder.list()?, false)?;
+    let Scan { outlines, replay: Replay { vote, committed, index, .. }, .. } = folder.scan(&folder.list()?, false)?;
     let mut entries = Vec::new();
     let mut indexes = (index.first()..index.next_or_first()).peekable();
     for (place, outline) in outlines.iter().enumerate() {
@@ -110,6 +110,8 @@ struct Replay {
     vote: Option<Vote>,
     committed: Option<LogId>,
     index: Index,
+    /// How far the stream was durable, as its records say.
+    durable: u64,
 }
 
 struct Recovered {
@@ -218,7 +220,7 @@ impl Folder<'_> {
             removed.map_err(|error| StoreError::io("drop an unfinished log segment", &unborn.path, error))?;
         }
         let Some(newest) = outlines.last() else { return Ok(None) };
-        self.finish_tail(newest, end, stale)?;
+        self.finish_tail(newest, replay.durable, end, stale)?;
         let segments = outlines.into_iter().map(|outline| self.open(outline)).collect::<Result<_, _>>()?;
         Ok(Some(Recovered { segments, replay, end }))
     }
@@ -360,10 +362,18 @@ impl Folder<'_> {
     }
 
     /// Overwrites what lies behind the cut, and makes all before it durable.
-    fn finish_tail(&self, newest: &Outline, end: u64, stale: u64) -> Result<(), StoreError> {
+    ///
+    /// What is there may be readable and yet never become durable: after a sync that failed the kernel calls its pages clean,
+    /// and the next sync has nothing to do. So what nothing says to be durable is written once more. Older segments were
+    /// synced whole before the next was made.
+    fn finish_tail(&self, newest: &Outline, durable: u64, end: u64, stale: u64) -> Result<(), StoreError> {
         let (path, offset) = (&newest.path, end - newest.start());
+        let doubtful = durable.clamp(newest.start(), end) - newest.start();
         let finish = || {
             let file = self.vfs.open(path, OpenMode::Write)?;
+            let mut bytes = vec![0; (offset - doubtful) as usize];
+            let count = file.read_at(&mut bytes, doubtful)?;
+            file.write_all_at(&bytes[..count], doubtful)?;
             if stale > 0 {
                 tracing::info!(path = %path.display(), offset, stale, "cut a torn tail: it was never acknowledged");
                 file.write_all_at(&vec![0; stale as usize], offset)?;
@@ -431,7 +441,8 @@ impl Folder<'_> {
 impl Replay {
     /// `Err` with what contradicts the records before.
     fn take(&mut self, found: &Found<'_>, is_first: bool) -> Result<(), String> {
-        let Header { kind, stamp, position, body_bytes, committed, .. } = found.header;
+        let Header { kind, stamp, position, body_bytes, committed, durable, .. } = found.header;
+        self.durable = self.durable.max(durable);
         self.committed = committed.log_id().or(self.committed);
         match kind {
             Kind::Head => return self.take_head(found.body(), is_first),
