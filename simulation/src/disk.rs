@@ -29,13 +29,16 @@ const SECTOR_BYTES: usize = 512;
 /// What a crash leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
-    /// The process died, the machine went on.
+    /// The process died, the machine went on: all is there, and what was not synced is still not durable.
     All,
     /// The power failed before anything was written back.
     Nothing,
     /// The power failed in the middle of it.
     Some,
 }
+
+/// A mount of this life is never cut off.
+const ANY_LIFE: u64 = u64::MAX;
 
 /// The disk of one host. Clones are the same disk.
 #[derive(Clone)]
@@ -167,6 +170,11 @@ impl SimDisk {
         Arc::new(Mount { disk: self.clone(), life: self.lock().life })
     }
 
+    /// The disk as whoever outlives all processes sees it: the durable images of the state.
+    pub fn mount_for_ever(&self) -> Arc<dyn Vfs> {
+        Arc::new(Mount { disk: self.clone(), life: ANY_LIFE })
+    }
+
     /// What a process would find if the power failed now and nothing unsynced survived. A copy.
     pub fn durable_image(&self) -> SimDisk {
         let inner = self.lock();
@@ -192,36 +200,30 @@ impl SimDisk {
     pub fn crash(&self, survival: Survival) {
         let mut inner = self.lock();
         let Inner { files, dirs, durable_dirs, names, durable_names, unsynced_names, dice, stats, .. } = &mut *inner;
-        let names_kept = match survival {
-            Survival::All => unsynced_names.len(),
-            Survival::Nothing => 0,
-            Survival::Some => dice.below(unsynced_names.len() as u64 + 1) as usize,
-        };
-        unsynced_names[..names_kept].iter().for_each(|change| change.apply(durable_names));
-        unsynced_names.clear();
-        if survival == Survival::All {
-            *durable_dirs = dirs.clone();
-        }
-        *dirs = durable_dirs.clone();
-        durable_names.retain(|path, _| path.parent().is_some_and(|dir| dirs.contains(dir)));
-        *names = durable_names.clone();
-        for file in files.iter_mut() {
-            for change in std::mem::take(&mut file.unsynced) {
-                let survivor = match survival {
-                    Survival::All => Some(change),
-                    Survival::Nothing => None,
-                    Survival::Some => match dice.below(3) {
-                        0 => Some(change),
-                        1 => change.torn(dice),
+        if survival != Survival::All {
+            let names_kept = match survival {
+                Survival::Some => dice.below(unsynced_names.len() as u64 + 1) as usize,
+                _ => 0,
+            };
+            unsynced_names[..names_kept].iter().for_each(|change| change.apply(durable_names));
+            unsynced_names.clear();
+            *dirs = durable_dirs.clone();
+            durable_names.retain(|path, _| path.parent().is_some_and(|dir| dirs.contains(dir)));
+            *names = durable_names.clone();
+            for file in files.iter_mut() {
+                for change in std::mem::take(&mut file.unsynced) {
+                    let survivor = match (survival, dice.below(3)) {
+                        (Survival::Some, 0) => Some(change),
+                        (Survival::Some, 1) => change.torn(dice),
                         _ => None,
-                    },
-                };
-                match survivor {
-                    Some(change) => change.apply(&mut file.durable),
-                    None => stats.writes_lost += 1,
+                    };
+                    match survivor {
+                        Some(change) => change.apply(&mut file.durable),
+                        None => stats.writes_lost += 1,
+                    }
                 }
+                file.bytes = file.durable.clone();
             }
-            file.bytes = file.durable.clone();
         }
         inner.life += 1;
         inner.locks.clear();
@@ -312,7 +314,11 @@ impl Drop for LockGuard {
 
 fn alive(disk: &SimDisk, life: u64) -> io::Result<MutexGuard<'_, Inner>> {
     let inner = disk.lock();
-    if inner.life == life { Ok(inner) } else { Err(io::Error::other("the process that had this open is gone")) }
+    if life == ANY_LIFE || inner.life == life {
+        Ok(inner)
+    } else {
+        Err(io::Error::other("the process that had this open is gone"))
+    }
 }
 
 fn not_found(path: &Path) -> io::Error {
@@ -608,6 +614,18 @@ mod tests {
             let found = read_file(&*disk.mount(), path).unwrap();
             assert!(found == b"old" || found == b"new", "{found:?}");
         }
+    }
+
+    #[test]
+    fn what_a_killed_process_left_can_still_be_lost_to_a_power_cut() {
+        let disk = disk();
+        let path = Path::new("/data/log");
+        disk.mount().open(path, OpenMode::Create).unwrap().write_all_at(b"x", 0).unwrap();
+        disk.mount().sync_dir(Path::new("/data")).unwrap();
+        disk.crash(Survival::All);
+        assert_eq!(read_file(&*disk.mount(), path).unwrap(), b"x");
+        disk.crash(Survival::Nothing);
+        assert_eq!(disk.mount().len(path).unwrap(), 0);
     }
 
     #[test]

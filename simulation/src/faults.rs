@@ -28,6 +28,9 @@ pub struct Plan {
     pub tuning: Tuning,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<Fault>,
+    /// The number of a bug that is planted (`jangbu_ledger::planted`); 0: none.
+    #[serde(default)]
+    pub planted: u32,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
@@ -389,7 +392,7 @@ impl Plan {
         let faults = faults(nodes, duration_ms, &mut dice);
         // RocksDB is slower and its files are real: one seed in twelve.
         let engine = if dice.below(12) == 0 { Engine::Rocks } else { Engine::Memory };
-        Plan { seed, scenario: None, nodes, duration_ms, engine, tuning, clients, faults }
+        Plan { seed, scenario: None, nodes, duration_ms, engine, tuning, clients, faults, planted: 0 }
     }
 
     /// A quiet plan, to which a scenario adds its story.
@@ -417,6 +420,7 @@ impl Plan {
                 client(&[Habit::Lookup, Habit::Query, Habit::Stale, Habit::Pay]),
             ],
             faults: Vec::new(),
+            planted: 0,
         }
     }
 

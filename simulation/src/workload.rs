@@ -235,6 +235,7 @@ impl Generator {
             0 | 1 => (BANK, self.wallet()),
             _ => (self.wallet(), self.anyone()),
         };
+        let to = if to == from && self.dice.percent(95) { *self.dice.pick(MERCHANTS) } else { to };
         Transfer {
             id: self.id(),
             debit_account_id: from,

@@ -35,6 +35,7 @@ struct Entry {
 }
 
 /// What a chain must be able to take back, newest first.
+#[derive(Clone, Copy)]
 #[expect(clippy::large_enum_variant, reason = "chains are short")]
 enum Undo {
     Account,
@@ -65,6 +66,14 @@ pub struct Model {
     last_account_timestamp: u64,
     last_transfer_timestamp: u64,
     undo: Option<Vec<Undo>>,
+    trial: Option<Trial>,
+}
+
+/// What a request has done that is only being tried.
+#[derive(Default)]
+struct Trial {
+    undo: Vec<Undo>,
+    burnt: Vec<u128>,
 }
 
 impl Model {
@@ -113,8 +122,11 @@ impl Model {
             .collect();
         self.run(time, imported, &heads, &codes, |model, now, index| {
             let outcome = model.create_transfer(now, &events[index]);
-            if tc::burns(outcome.status) {
-                model.burnt.insert(events[index].id);
+            if tc::burns(outcome.status)
+                && model.burnt.insert(events[index].id)
+                && let Some(trial) = &mut model.trial
+            {
+                trial.burnt.push(events[index].id);
             }
             outcome
         })
@@ -210,39 +222,69 @@ impl Model {
         outcomes
     }
 
+    /// From here on everything can be rolled back.
+    pub fn begin_trial(&mut self) {
+        self.trial = Some(Trial::default());
+    }
+
+    /// What was tried is what happened.
+    pub fn keep_trial(&mut self) {
+        self.trial = None;
+    }
+
+    /// What was tried did not happen.
+    pub fn roll_back_trial(&mut self) {
+        let trial = self.trial.take().expect("a trial was begun");
+        trial.undo.into_iter().rev().for_each(|undo| self.undo(undo));
+        for id in trial.burnt {
+            self.burnt.remove(&id);
+        }
+    }
+
+    fn note(&mut self, undo: Undo) {
+        let trial = self.trial.as_mut().map(|trial| &mut trial.undo);
+        self.undo.as_mut().into_iter().chain(trial).for_each(|notes| notes.push(undo));
+    }
+
     fn take_back(&mut self) {
-        for undo in self.undo.take().unwrap_or_default().into_iter().rev() {
-            match undo {
-                Undo::Account => {
-                    let account = self.accounts.pop().expect("what is taken back was made");
-                    self.account_index.remove(&account.id);
-                    self.account_timestamps.remove(&account.timestamp);
-                    self.last_account_timestamp = self.accounts.last().map_or(0, |account| account.timestamp);
+        let chain = self.undo.take().unwrap_or_default();
+        if let Some(trial) = &mut self.trial {
+            trial.undo.truncate(trial.undo.len() - chain.len());
+        }
+        chain.into_iter().rev().for_each(|undo| self.undo(undo));
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Account => {
+                let account = self.accounts.pop().expect("what is taken back was made");
+                self.account_index.remove(&account.id);
+                self.account_timestamps.remove(&account.timestamp);
+                self.last_account_timestamp = self.accounts.last().map_or(0, |account| account.timestamp);
+            }
+            Undo::Entry { debit, credit, pending, stamp_before } => {
+                let place = self.entries.len() - 1;
+                let entry = self.entries.pop().expect("what is taken back was made");
+                let id = entry.transfer.id;
+                self.transfers.pop();
+                self.transfer_index.remove(&id);
+                self.transfer_timestamps.remove(&entry.transfer.timestamp);
+                for account in [entry.debit.id, entry.credit.id] {
+                    self.history.get_mut(&account).map(Vec::pop);
                 }
-                Undo::Entry { debit, credit, pending, stamp_before } => {
-                    let place = self.entries.len() - 1;
-                    let entry = self.entries.pop().expect("what is taken back was made");
-                    let id = entry.transfer.id;
-                    self.transfers.pop();
-                    self.transfer_index.remove(&id);
-                    self.transfer_timestamps.remove(&entry.transfer.timestamp);
-                    for account in [entry.debit.id, entry.credit.id] {
-                        self.history.get_mut(&account).map(Vec::pop);
+                self.pendings.remove(&id);
+                self.expiries.retain_last(place);
+                self.accounts[debit.0] = debit.1;
+                self.accounts[credit.0] = credit.1;
+                if let Some((pending_id, state)) = pending {
+                    self.pendings.insert(pending_id, state);
+                    let place = self.transfer_index[&pending_id];
+                    let pending = &self.entries[place].transfer;
+                    if pending.timeout > 0 {
+                        self.expiries.insert((expires_at(pending), place));
                     }
-                    self.pendings.remove(&id);
-                    self.expiries.retain_last(place);
-                    self.accounts[debit.0] = debit.1;
-                    self.accounts[credit.0] = credit.1;
-                    if let Some((pending_id, state)) = pending {
-                        self.pendings.insert(pending_id, state);
-                        let place = self.transfer_index[&pending_id];
-                        let pending = &self.entries[place].transfer;
-                        if pending.timeout > 0 {
-                            self.expiries.insert((expires_at(pending), place));
-                        }
-                    }
-                    self.last_transfer_timestamp = stamp_before;
                 }
+                self.last_transfer_timestamp = stamp_before;
             }
         }
     }
@@ -262,9 +304,7 @@ impl Model {
         self.account_timestamps.insert(timestamp);
         self.accounts.push(Account { timestamp, ..*event });
         self.last_account_timestamp = timestamp;
-        if let Some(undo) = &mut self.undo {
-            undo.push(Undo::Account);
-        }
+        self.note(Undo::Account);
         Outcome { status: CREATED, timestamp }
     }
 
@@ -597,10 +637,8 @@ impl Model {
         if kind == EXPIRED {
             return;
         }
-        if let Some(undo) = &mut self.undo {
-            let stamp_before = self.last_transfer_timestamp;
-            undo.push(Undo::Entry { debit: before.0, credit: before.1, pending, stamp_before });
-        }
+        let stamp_before = self.last_transfer_timestamp;
+        self.note(Undo::Entry { debit: before.0, credit: before.1, pending, stamp_before });
         self.transfers.push(place);
         self.transfer_index.insert(transfer.id, place);
         self.transfer_timestamps.insert(transfer.timestamp);

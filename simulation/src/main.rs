@@ -1,0 +1,438 @@
+//! `jangbu-sim`: a whole cluster in one thread, from one seed.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Parser, Subcommand};
+use jangbu_simulation::{
+    determinism,
+    faults::{HABITS, KINDS, Plan},
+    invariants, minimize, report,
+    run::{self, Outcome},
+    runner::{self, OUTCOME_MARK},
+    scenarios::{self, SCENARIOS},
+};
+
+#[derive(Parser)]
+#[command(
+    name = "jangbu-sim",
+    version,
+    about = "Runs a whole Jangbu cluster in one thread, from one seed, and judges it."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds, each in a process of its own, and tells what was found.
+    Run {
+        /// As A..B; B is not included.
+        #[arg(long, default_value = "0..100", value_parser = parse_seeds)]
+        seeds: std::ops::Range<u64>,
+        /// A hand-written story instead of what the seeds draw; `all` for one after the other.
+        #[arg(long)]
+        scenario: Option<String>,
+        /// Ends after so many minutes, whatever is left.
+        #[arg(long)]
+        minutes: Option<f64>,
+        /// Runs at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Of a hundred seeds, so many are run twice and must tell the same story.
+        #[arg(long, default_value_t = 5)]
+        twice_percent: u64,
+        /// Tells the figures as JSON on the last line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs one seed and prints its story.
+    Replay {
+        seed: u64,
+        #[arg(long)]
+        scenario: Option<String>,
+        /// A plan from a file, as `minimize` writes it.
+        #[arg(long)]
+        plan: Option<PathBuf>,
+    },
+    /// Shrinks a failing seed to the fewest faults and the least work that still fail.
+    Minimize {
+        seed: u64,
+        #[arg(long)]
+        scenario: Option<String>,
+        /// Where the shrunk plan goes.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Writes one HTML file with the timeline of a seed.
+    Report {
+        seed: u64,
+        #[arg(long)]
+        scenario: Option<String>,
+        #[arg(long)]
+        plan: Option<PathBuf>,
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Describes scenarios, faults, habits and laws.
+    List,
+    /// Plants known bugs one after the other and tells how soon each is found.
+    Bugs {
+        /// Seeds tried for each.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Only the bug of this name.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// One run, told on stdout; `run` starts these.
+    #[command(hide = true)]
+    One {
+        #[arg(long)]
+        plan: String,
+    },
+}
+
+fn parse_seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let (first, end) = text.split_once("..").ok_or("seeds are given as A..B")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    Ok(number(first)?..number(end)?)
+}
+
+fn main() -> ExitCode {
+    match act(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("jangbu-sim: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all laws held.
+fn act(arguments: Arguments) -> anyhow::Result<bool> {
+    match arguments.command {
+        Command::Run { seeds, scenario, minutes, jobs, twice_percent, json } => {
+            let plans = plans(seeds, scenario.as_deref())?;
+            let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+            Ok(run_many(plans, jobs, until, twice_percent, json))
+        }
+        Command::Replay { seed, scenario, plan } => {
+            log_if_asked();
+            let plan = one_plan(seed, scenario.as_deref(), plan)?;
+            println!("{}", serde_json::to_string(&plan)?);
+            let story = run::run(&plan, true);
+            println!("{}", serde_json::to_string(&story.outcome)?);
+            tell_failure(&plan, &story.outcome);
+            Ok(story.outcome.broken.is_empty())
+        }
+        Command::Minimize { seed, scenario, out } => shrink(&one_plan(seed, scenario.as_deref(), None)?, out),
+        Command::Report { seed, scenario, plan, out } => {
+            let plan = one_plan(seed, scenario.as_deref(), plan)?;
+            let story = run::run(&plan, false);
+            let out = out.unwrap_or_else(|| format!("seed-{seed}.html").into());
+            std::fs::write(&out, report::html(&story, &runner::commit())).context("the report could not be written")?;
+            println!("{}", out.display());
+            Ok(story.outcome.broken.is_empty())
+        }
+        Command::List => {
+            list();
+            Ok(true)
+        }
+        Command::Bugs { seeds, jobs, only } => bugs(seeds, jobs, only.as_deref()),
+        Command::One { plan } => {
+            let mut text = plan;
+            if text == "-" {
+                text.clear();
+                std::io::stdin().read_to_string(&mut text)?;
+            }
+            let plan: Plan = serde_json::from_str(&text)?;
+            let story = run::run(&plan, false);
+            println!("{OUTCOME_MARK}{}", serde_json::to_string(&story.outcome)?);
+            Ok(true)
+        }
+    }
+}
+
+fn plans(seeds: std::ops::Range<u64>, scenario: Option<&str>) -> anyhow::Result<Box<dyn Iterator<Item = Plan>>> {
+    Ok(match scenario {
+        None => Box::new(seeds.map(Plan::of_seed)),
+        // Each scenario gets seeds of its own: outcomes are told apart by them.
+        Some("all") => Box::new(seeds.flat_map(|seed| {
+            let count = SCENARIOS.len() as u64;
+            SCENARIOS.iter().zip(0..).map(move |(scenario, index)| scenario.plan_of(seed * count + index))
+        })),
+        Some(name) => {
+            let scenario = find(name)?;
+            Box::new(seeds.map(|seed| scenario.plan_of(seed)))
+        }
+    })
+}
+
+fn find(name: &str) -> anyhow::Result<&'static scenarios::Scenario> {
+    scenarios::find(name).ok_or_else(|| anyhow!("there is no scenario {name}; `jangbu-sim list` names them"))
+}
+
+fn one_plan(seed: u64, scenario: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<Plan> {
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        return Ok(serde_json::from_str(&text)?);
+    }
+    scenario.map_or(Ok(Plan::of_seed(seed)), |name| Ok(find(name)?.plan_of(seed)))
+}
+
+/// For whoever looks for a bug: `JANGBU_SIM_LOG` is a filter for what nodes and clients log.
+fn log_if_asked() {
+    if let Ok(filter) = std::env::var("JANGBU_SIM_LOG") {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
+}
+
+// ---------------------------------------------------------------------- run
+
+/// What many runs come to.
+#[derive(Default, serde::Serialize)]
+struct Totals {
+    seeds: u64,
+    failed: Vec<u64>,
+    twice: u64,
+    simulated_hours: f64,
+    real_seconds: f64,
+    cpu_ratio: f64,
+    calls: u64,
+    transfers: u64,
+    unknown_resolved: u64,
+    silent: u64,
+    change_events: u64,
+    syncs: u64,
+    writes_lost: u64,
+    disk_failures: u64,
+    faults: BTreeMap<String, u64>,
+    statuses: BTreeMap<String, u64>,
+    answers: BTreeMap<String, u64>,
+    marks: BTreeMap<String, u64>,
+    #[serde(skip)]
+    run_seconds: f64,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.simulated_hours += outcome.simulated_ms as f64 / 3.6e6;
+        self.run_seconds += outcome.real_ms as f64 / 1e3;
+        self.calls += outcome.calls;
+        self.transfers += outcome.transfers;
+        self.unknown_resolved += outcome.unknown_resolved;
+        self.silent += outcome.silent;
+        self.change_events += outcome.change_events;
+        self.syncs += outcome.syncs;
+        self.writes_lost += outcome.writes_lost;
+        self.disk_failures += outcome.disk_failures;
+        for (into, from) in [
+            (&mut self.faults, &outcome.faults),
+            (&mut self.statuses, &outcome.statuses),
+            (&mut self.answers, &outcome.answers),
+            (&mut self.marks, &outcome.marks),
+        ] {
+            for (name, count) in from {
+                *into.entry(name.clone()).or_default() += count;
+            }
+        }
+        if !outcome.broken.is_empty() {
+            self.failed.push(outcome.seed);
+        }
+    }
+}
+
+fn run_many(
+    plans: Box<dyn Iterator<Item = Plan>>,
+    jobs: usize,
+    until: Option<Instant>,
+    twice_percent: u64,
+    json: bool,
+) -> bool {
+    let began = Instant::now();
+    let mut totals = Totals::default();
+    runner::run_all(plans, jobs, until, |plan, mut outcome| {
+        // Spread evenly over the seeds, not drawn: the same seeds each time.
+        if outcome.broken.is_empty() && plan.seed * twice_percent % 100 < twice_percent {
+            totals.twice += 1;
+            if let Some(text) = determinism::check(plan, &outcome) {
+                outcome.broken.push(run::BrokenLaw {
+                    law: "the_same_seed_tells_the_same_story".into(),
+                    text,
+                    at_ns: 0,
+                });
+            }
+        }
+        totals.add(&outcome);
+        progress(&totals, began);
+        if !outcome.broken.is_empty() {
+            clear_progress();
+            tell_failure(plan, &outcome);
+        }
+    });
+    clear_progress();
+    totals.real_seconds = began.elapsed().as_secs_f64();
+    totals.cpu_ratio = totals.simulated_hours * 3_600.0 / totals.run_seconds.max(0.001);
+    table(&totals);
+    if json {
+        println!("{}", serde_json::to_string(&totals).expect("figures can be written down"));
+    }
+    totals.failed.is_empty()
+}
+
+fn progress(totals: &Totals, began: Instant) {
+    if std::io::stderr().is_terminal() {
+        eprint!(
+            "\r{} seeds, {} failed, {:.2} simulated hours, {} transfers, {:.0} s ",
+            totals.seeds,
+            totals.failed.len(),
+            totals.simulated_hours,
+            totals.transfers,
+            began.elapsed().as_secs_f64()
+        );
+        let _ = std::io::stderr().flush();
+    }
+}
+
+fn clear_progress() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{:80}\r", "");
+    }
+}
+
+fn tell_failure(plan: &Plan, outcome: &Outcome) {
+    if outcome.broken.is_empty() {
+        return;
+    }
+    println!("\nFAILED  seed {}  commit {}", outcome.seed, runner::commit());
+    for broken in outcome.broken.iter().take(3) {
+        println!("  {} at {:.3} s\n    {}", broken.law, broken.at_ns as f64 / 1e9, broken.text);
+    }
+    let scenario = plan.scenario.as_ref().map_or(String::new(), |name| format!(" --scenario {name}"));
+    println!("  again: jangbu-sim replay {}{scenario}", outcome.seed);
+}
+
+fn table(totals: &Totals) {
+    let row = |name: &str, value: String| println!("  {name:<28} {value}");
+    println!("\n{} seeds, {} failed {:?}", totals.seeds, totals.failed.len(), totals.failed);
+    row("run twice, same story", totals.twice.to_string());
+    row("simulated hours", format!("{:.3}", totals.simulated_hours));
+    row("simulated / real, per core", format!("{:.1}", totals.cpu_ratio));
+    row("calls", totals.calls.to_string());
+    row("transfers judged", totals.transfers.to_string());
+    row("change events", totals.change_events.to_string());
+    row("unknown outcomes resolved", totals.unknown_resolved.to_string());
+    row("silent attempts found", totals.silent.to_string());
+    row("disk: syncs", totals.syncs.to_string());
+    row("disk: writes torn or lost", totals.writes_lost.to_string());
+    row("disk: failures on purpose", totals.disk_failures.to_string());
+    for (title, counts) in [
+        ("faults", &totals.faults),
+        ("answers", &totals.answers),
+        ("transfers by status", &totals.statuses),
+        ("it did happen", &totals.marks),
+    ] {
+        println!("  {title}");
+        for (name, count) in counts {
+            println!("    {name:<52} {count}");
+        }
+    }
+}
+
+// ---------------------------------------------------------------------- the rest
+
+fn shrink(plan: &Plan, out: Option<PathBuf>) -> anyhow::Result<bool> {
+    let minimized = minimize::minimize(plan, |tries, smaller| {
+        eprintln!(
+            "try {tries}: {} faults, {} callers, {} ms",
+            smaller.faults.len(),
+            smaller.clients.len(),
+            smaller.duration_ms
+        );
+    });
+    let Some(found) = minimized else {
+        bail!("seed {} breaks no law", plan.seed);
+    };
+    let text = serde_json::to_string_pretty(&found.plan)?;
+    let out = out.unwrap_or_else(|| format!("seed-{}-minimal.json", plan.seed).into());
+    std::fs::write(&out, &text).context("the plan could not be written")?;
+    println!("{} after {} tries:\n  {}", found.law, found.tries, found.text);
+    for fault in &found.plan.faults {
+        println!("  {} ms: {:?} for {} ms", fault.at_ms, fault.kind, fault.for_ms);
+    }
+    println!("  again: jangbu-sim replay {} --plan {}", plan.seed, out.display());
+    Ok(false)
+}
+
+fn list() {
+    println!("Scenarios");
+    for scenario in SCENARIOS {
+        println!("  {:<28} {}", scenario.name, scenario.story);
+    }
+    println!("\nFaults");
+    for kind in KINDS {
+        println!("  {:<28} {}", kind.name, kind.about);
+    }
+    println!("\nHabits of callers\n  {HABITS:?}\n\nLaws");
+    for law in invariants::TABLE {
+        println!("  {:<44} {}", law.name, law.about);
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+fn bugs(_seeds: u64, _jobs: usize, _only: Option<&str>) -> anyhow::Result<bool> {
+    bail!("this build has no planted bugs: build with --features planted")
+}
+
+/// Plants each bug in turn and runs seeds until one breaks a law.
+#[cfg(feature = "planted")]
+fn bugs(seeds: u64, jobs: usize, only: Option<&str>) -> anyhow::Result<bool> {
+    use std::cell::RefCell;
+    let (mut tries, mut missed) = (Vec::new(), Vec::new());
+    println!("{:<28} {:>6} {:>8}  law", "bug", "seeds", "seconds");
+    for bug in jangbu_ledger::planted::ALL {
+        let name = format!("{bug:?}");
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        let began = Instant::now();
+        let found: RefCell<Option<(usize, String)>> = RefCell::default();
+        let tried = RefCell::new(0);
+        let planted = |seed| Plan { planted: *bug as u32, ..Plan::of_seed(seed) };
+        let plans = (0..seeds).take_while(|_| found.borrow().is_none()).map(planted);
+        runner::run_all(plans, jobs, None, |_, outcome| {
+            *tried.borrow_mut() += 1;
+            if let Some(broken) = outcome.broken.into_iter().next() {
+                found.borrow_mut().get_or_insert((*tried.borrow(), broken.law));
+            }
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        match found.into_inner() {
+            Some((count, law)) => {
+                println!("{name:<28} {count:>6} {seconds:>8.1}  {law}");
+                tries.push(count);
+            }
+            None => {
+                println!("{name:<28} {seeds:>6} {seconds:>8.1}  NOT FOUND");
+                missed.push(name);
+            }
+        }
+    }
+    tries.sort_unstable();
+    let median = tries.get(tries.len() / 2).copied().unwrap_or(0);
+    println!("\n{} found, the median after {median} seeds; {} not found {missed:?}", tries.len(), missed.len());
+    Ok(missed.is_empty())
+}
