@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks and tests, as CI runs them: format, lints, and every test in the release profile.
+# All checks and tests, as CI runs them: format, lints, every test in the release profile, and a set of simulated seeds.
 #
 #   ops/test.sh            everything
 #   ops/test.sh NAME…      only tests whose name contains one of the words (format and lints as well)
@@ -13,16 +13,16 @@ prepare_build
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-say "1/4 format"
+say "1/5 format"
 cargo fmt --all --check
 
-say "2/4 build (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
+say "2/5 build (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
 cargo build --release --locked --workspace --all-targets
 
-say "3/4 lints"
+say "3/5 lints"
 cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
-say "4/4 tests"
+say "4/5 tests"
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 status=0
@@ -39,4 +39,10 @@ awk '
     /^test result:/ { passed += $4; failed += $6 }
     END { printf "\n%d passed, %d failed\n", passed, failed }
 ' "$report"
+
+if [ "$#" -eq 0 ]; then
+    say "5/5 simulation (about three minutes on two cores; more seeds are for the night)"
+    "${CARGO_TARGET_DIR:-target}/release/jangbu-sim" run --seeds 0..60 || status=$?
+    "${CARGO_TARGET_DIR:-target}/release/jangbu-sim" run --scenario all --seeds 0..1 || status=$?
+fi
 exit "$status"

@@ -246,9 +246,9 @@ impl Judge<'_> {
                 let first_at = last_at + 1 - op.events_count() as u64;
                 let others = self.happened_at.range(first_at..=last_at);
                 others.into_iter().all(|(at, other)| *other == op.event_id((at - first_at) as usize))
-                    && !writes[writes.partition_point(|(timestamp, _)| *timestamp < first_at)..]
+                    && writes[writes.partition_point(|(timestamp, _)| *timestamp < first_at)..]
                         .first()
-                        .is_some_and(|(timestamp, told)| *timestamp < last_at + history[*told].op.events_count() as u64)
+                        .is_none_or(|(timestamp, told)| *timestamp >= last_at + history[*told].op.events_count() as u64)
                     && (is_account || became(op, place, &books.events[self.place_of[&happened_at]].transfer))
             };
             let unknown = |(call, _): &&(usize, usize)| matches!(history[*call].answer, Answer::Unknown(_));
