@@ -115,7 +115,6 @@ async fn a_full_disk_stops_the_node_with_a_clear_word_and_freed_space_brings_it_
     disk.resize(1_024);
     cluster.node_mut(small).start();
     judge(&mut cluster, &journal).await;
-    drop(cluster);
 }
 
 async fn take_snapshot(cluster: &mut Cluster) {
