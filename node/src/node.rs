@@ -297,7 +297,7 @@ impl Rooms {
 
         let Store { log, state, reader: state_reader, log_stats, incoming, fatal, .. } = store;
         let raft_config = Arc::new(raft_config(&config, &timings)?);
-        let network = Network { peers: peers.clone() };
+        let network = Network { peers: peers.clone(), log: log_stats.clone() };
         let raft = Raft::build(config.node_id, raft_config, network, log, state).await;
         let raft = raft.map_err(|fatal| NodeError::RaftStopped(fatal.to_string()))?;
 

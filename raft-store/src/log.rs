@@ -312,6 +312,11 @@ impl LogStats {
         state.index.last_before(state.queue.durable())
     }
 
+    /// The last entry that was purged.
+    pub fn purged_index(&self) -> Option<u64> {
+        self.0.state().index.purged().map(|id| id.index)
+    }
+
     pub fn bytes_cached(&self) -> u64 {
         self.0.state().cache.bytes()
     }

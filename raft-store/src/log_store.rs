@@ -7,6 +7,7 @@
 //! * `save_vote` returns when the vote is durable. Truncating and purging return at once: they are in the stream before
 //!   anything that could contradict them.
 //! * Reading never holds up writing.
+//! * What is read to be sent or applied begins where it was asked to, or not at all: a purge leaves no hole in it.
 //!
 //! Not here: bytes on disk (`log/`), what an entry does (`state_machine.rs`).
 
@@ -69,11 +70,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     /// A message to a follower: capped by bytes, because openraft itself counts entries, and one may be a megabyte.
+    ///
+    /// Empty if `start` was purged meanwhile: a later entry in its place would be a hole in the follower's log.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, self.0.config.append_bytes_max).await
+        let mut entries = self.read(start, end, self.0.config.append_bytes_max).await?;
+        if entries.first().is_some_and(|first| first.log_id.index != start) {
+            entries.clear();
+        }
+        Ok(entries)
     }
 
-    /// Reads ahead one message's worth at a time, so that replaying a long log does not hold it in memory.
+    /// Fails if the first entry was purged. Reads ahead one message's worth at a time, so that replaying a long log does not hold it in memory.
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -81,6 +88,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let (start, end) = bounds(&range);
         stream::try_unfold((self.clone(), start), move |(log, start)| async move {
             let entries = log.read(start, end, log.0.config.append_bytes_max).await?;
+            if entries.first().is_some_and(|first| first.log_id.index != start) {
+                return Err(io::Error::other(format!("entry {start} is to be applied, and was purged")));
+            }
             let next = entries.last().map(|last| last.log_id.index + 1);
             Ok::<_, io::Error>(next.map(|next| (stream::iter(entries).map(Ok), (log, next))))
         })

@@ -13,7 +13,7 @@ use jangbu_proto::{
     cluster::v1::{TransferLeaderReply, transfer_leader_reply},
     entry::NodeInfo,
 };
-use jangbu_raft_store::{SnapshotData, TypeConfig, Vote};
+use jangbu_raft_store::{LogStats, SnapshotData, TypeConfig, Vote};
 use openraft::{
     OptionalSend,
     base::{BoxFuture, BoxStream},
@@ -38,6 +38,7 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 pub struct Network {
     pub peers: Arc<Peers>,
+    pub log: LogStats,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -61,6 +62,7 @@ impl Network {
         PeerNetwork {
             bulk: self.peers.link(target, node, bulk),
             control: self.peers.link(target, node, Purpose::Control),
+            log: (bulk == Purpose::Append).then(|| self.log.clone()),
         }
     }
 }
@@ -70,6 +72,8 @@ pub struct PeerNetwork {
     /// For what this way was made: entries, heartbeats, or snapshots.
     bulk: Arc<Link>,
     control: Arc<Link>,
+    /// Where the entries come from, if this way carries any.
+    log: Option<LogStats>,
 }
 
 impl NetBackoff<TypeConfig> for PeerNetwork {
@@ -93,7 +97,7 @@ impl NetStreamAppend<TypeConfig> for PeerNetwork {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        Box::pin(append::stream(self.bulk.clone(), input))
+        Box::pin(append::stream(self.bulk.clone(), self.log.clone(), input))
     }
 }
 

@@ -82,6 +82,25 @@ pub const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "purged-under-a-paused-follower",
+        story: "A follower stands still for two seconds while the log it needs is purged, and its connections live. openraft \
+                takes up once more what it was told to send before; that must neither reach the follower as a hole nor \
+                keep the leader busy for ever. (Found by seeds 1041, 1066 and 1105.)",
+        plan: |seed| {
+            let mut plan = Plan::quiet(seed, 3, 12_000);
+            plan.tuning.snapshot_after_log_bytes = 64 << 10;
+            plan.tuning.log_entries_kept = [0, 10, 200][seed as usize % 3];
+            for client in &mut plan.clients {
+                client.habits.push(Habit::Pay);
+                client.think_ms = 5;
+                client.events_max = 20;
+            }
+            (0..3).fold(plan, |plan, index| {
+                plan.with(1_000 + 3_500 * index, 2_200, Kind::Pause { node: Target::Follower(index as usize % 2) })
+            })
+        },
+    },
+    Scenario {
         name: "crash-loops",
         story: "Nodes die again and again while they recover. Recovery can itself be recovered from.",
         plan: |seed| {
