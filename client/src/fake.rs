@@ -172,7 +172,7 @@ impl Cluster {
         let door = door(&settings).add_service(service).add_service(operator);
         let serving = async move {
             let forever = std::future::pending();
-            serve(door, listener, &settings, forever, Duration::ZERO).await.expect("nothing ends it");
+            serve(door, listener, &settings, Arc::default(), forever, Duration::ZERO).await.expect("nothing ends it");
         };
         self.nodes[index].lock().serving = Some(tokio::spawn(serving));
     }

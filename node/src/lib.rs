@@ -32,6 +32,7 @@ pub mod pulse;
 pub mod reader;
 pub mod shutdown;
 pub mod snapshots;
+pub mod succession;
 
 pub use config::NodeConfig;
 pub use environment::Environment;

@@ -20,7 +20,7 @@ use jangbu_proto::{
 use jangbu_raft_store::{Fatal, Raft, Store, StoreConfig};
 use openraft::{Config, SnapshotPolicy, async_runtime::WatchReceiver};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -49,6 +49,7 @@ use crate::{
     reader::Reader,
     shutdown,
     snapshots::Snapshots,
+    succession,
 };
 
 /// How long the last tasks may take to end once they are told to.
@@ -263,6 +264,7 @@ struct Rooms {
     environment: Environment,
     settings: Http2Settings,
     raft: Raft,
+    peers: Arc<Peers>,
     fatal: Fatal,
     identity: Arc<Identity>,
     metrics: Arc<Metrics>,
@@ -368,7 +370,7 @@ impl Rooms {
         };
         let digests = Digests {
             raft: raft.clone(),
-            peers,
+            peers: peers.clone(),
             state: state_reader.clone(),
             metrics: metrics.clone(),
             every: Duration::from_millis(config.storage.digest_interval_ms),
@@ -381,6 +383,7 @@ impl Rooms {
         Ok(Self {
             settings,
             raft,
+            peers,
             fatal,
             identity,
             metrics,
@@ -438,11 +441,27 @@ impl Rooms {
             )
             .add_service(operator);
         let grace = self.config.limits.drain_max();
-        self.tasks.spawn(keep(peer_door, doors.peer, self.settings.clone(), self.stop_all.clone(), Duration::ZERO));
+        let peer_hung_up = Arc::new(Notify::new());
+        self.tasks.spawn(succession::watch(
+            self.raft.clone(),
+            self.peers.clone(),
+            peer_hung_up.clone(),
+            self.stop_all.clone(),
+        ));
+        let settings = self.settings.clone();
+        self.tasks.spawn(keep(
+            peer_door,
+            doors.peer,
+            settings.clone(),
+            peer_hung_up,
+            self.stop_all.clone(),
+            Duration::ZERO,
+        ));
         self.client_tasks.spawn(keep(
             client_door,
             doors.client,
-            self.settings.clone(),
+            settings,
+            Arc::default(),
             self.stop_clients.clone(),
             grace,
         ));
@@ -524,9 +543,16 @@ impl Rooms {
 }
 
 /// Keeps a door open until `stop`.
-async fn keep(door: Door, listener: Listener, settings: Http2Settings, stop: CancellationToken, grace: Duration) {
+async fn keep(
+    door: Door,
+    listener: Listener,
+    settings: Http2Settings,
+    hung_up: Arc<Notify>,
+    stop: CancellationToken,
+    grace: Duration,
+) {
     let address = listener.address.clone();
-    if let Err(error) = serve(door, listener, &settings, stop.cancelled_owned(), grace).await {
+    if let Err(error) = serve(door, listener, &settings, hung_up, stop.cancelled_owned(), grace).await {
         tracing::error!(address, %error, "a door is closed");
     }
 }

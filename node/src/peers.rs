@@ -19,6 +19,7 @@ pub mod snapshot;
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,7 +29,7 @@ use jangbu_proto::{
     cluster::v1::{Envelope, operator_client::OperatorClient, peer_client::PeerClient},
     entry::NodeInfo,
     reason,
-    transport::{Http2Settings, PEER_MESSAGE_BYTES_MAX, Transport, channel},
+    transport::{Http2Settings, Io, PEER_MESSAGE_BYTES_MAX, Transport, channel},
 };
 use tokio::time::Instant;
 use tonic::{Status, transport::Channel};
@@ -86,6 +87,11 @@ impl Peers {
             }
         });
         link.or_insert_with(|| Arc::new(Link::new(self.common.clone(), id, node.clone()))).clone()
+    }
+
+    /// A bare connection, to find out whether anybody is there at all.
+    pub async fn connect(&self, peer_address: &str) -> io::Result<Io> {
+        self.common.transport.connect(peer_address.to_owned()).await
     }
 
     /// The operator's service at some peer door, to find out who is there.

@@ -13,3 +13,4 @@ mod reads;
 mod refusals;
 mod shutdown;
 mod snapshots;
+mod succession;

@@ -16,7 +16,7 @@ use futures_util::{
 use http::{HeaderValue, Response, header::DATE};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -63,17 +63,18 @@ pub fn door(settings: &Http2Settings) -> DoorBuilder {
 }
 
 /// Serves whoever connects, until `stop`. Then nobody new is let in, calls in flight have `grace` to end, and what is left
-/// is cut off. Dropping the future cuts everything off at once.
+/// is cut off. Dropping the future cuts everything off at once. `hung_up` is told whenever a connection has ended.
 pub async fn serve(
     door: Door,
     listener: Listener,
     settings: &Http2Settings,
+    hung_up: Arc<Notify>,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), tonic::transport::Error> {
     let cut = CancellationToken::new();
     let _cut_at_the_latest = cut.clone().drop_guard();
-    let connections = connections(listener, settings.connections_max, cut.clone());
+    let connections = connections(listener, settings.connections_max, cut.clone(), hung_up);
 
     let (stopped, stopping) = oneshot::channel();
     let signal = async {
@@ -100,6 +101,7 @@ fn connections(
     listener: Listener,
     connections_max: usize,
     cut: CancellationToken,
+    hung_up: Arc<Notify>,
 ) -> impl futures_util::Stream<Item = Result<Connection, Infallible>> {
     let places = Arc::new(Semaphore::new(connections_max));
     listener.incoming.filter_map(move |io| {
@@ -107,7 +109,7 @@ fn connections(
         if place.is_err() {
             tracing::warn!(connections_max, "a connection is turned away: the door is full");
         }
-        let connection = place.ok().map(|place| Ok(Connection::new(io, place, cut.clone())));
+        let connection = place.ok().map(|place| Ok(Connection::new(io, place, cut.clone(), hung_up.clone())));
         future::ready(connection)
     })
 }
@@ -119,13 +121,20 @@ struct Connection {
     /// Until the caller has spoken: how long it may yet take.
     silence: Option<Pin<Box<Sleep>>>,
     heard_bytes: usize,
+    hung_up: Arc<Notify>,
     _place: OwnedSemaphorePermit,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.hung_up.notify_one();
+    }
+}
+
 impl Connection {
-    fn new(io: Io, place: OwnedSemaphorePermit, cut: CancellationToken) -> Self {
+    fn new(io: Io, place: OwnedSemaphorePermit, cut: CancellationToken, hung_up: Arc<Notify>) -> Self {
         let silence = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
-        Self { io, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, _place: place }
+        Self { io, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, hung_up, _place: place }
     }
 
     /// Reads before the caller has spoken.

@@ -74,7 +74,7 @@ fn served(settings: Http2Settings, grace: Duration) -> Served {
     let echo = Echo { hold: hold.clone() };
     let ended = tokio::spawn(async move {
         let stop = async { stopped.await.unwrap_or(()) };
-        serve(door(&settings).add_service(echo), listener, &settings, stop, grace).await
+        serve(door(&settings).add_service(echo), listener, &settings, Arc::default(), stop, grace).await
     });
     Served { wires, stop, hold, ended }
 }
