@@ -4,9 +4,10 @@
 //!                                 ^                         +- forwarder  (it is elsewhere)
 //!                                 +------ provably not proposed ------+
 //!
-//! A lone caller pays no wait: with nothing in flight, what is there goes at once. While an entry is in flight others
-//! gather, until it is answered, or the next entry is full, or the first of them has waited long enough. So ten thousand
-//! callers with one transfer each cost about as much as one caller with ten thousand.
+//! A lone caller pays no wait: with nothing in flight, what is there goes at once, together with whatever is just coming
+//! in. While an entry is in flight others gather, until it is answered, or the next entry is full, or the first of them has
+//! waited half as long as an entry takes. So ten thousand callers with one transfer each cost about as much as one caller
+//! with ten thousand.
 //!
 //! What was provably not proposed (no leader, a leader that isn't one any more, a connection refused) goes back to the
 //! front of its queue and is tried again until its deadline. Everything else is answered: applied, or unknown. Trying
@@ -36,6 +37,7 @@ use jangbu_proto::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,6 +57,9 @@ const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// How often those whose callers gave up are swept out while nothing can be sent off: they must not fill the room.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the tasks of callers who come at the same time get their turn before an entry is cut.
+const TURNS_MAX: usize = 8;
 
 /// After an attempt that was not proposed, the next one waits for news of a leader, or for so long.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -109,6 +114,7 @@ impl Batcher {
             paused_until: None,
             swept_at: Instant::now(),
             gather_max: limits.gather_max(),
+            entry_takes: Duration::ZERO,
             in_flight_max: limits.entries_in_flight_max,
             admission: admission.clone(),
             leadership: leadership.clone(),
@@ -273,6 +279,7 @@ impl WayOut {
 
 struct Finished {
     epoch: u64,
+    took: Duration,
     /// Not proposed, in the order they were in.
     returned: Vec<Work>,
 }
@@ -288,6 +295,8 @@ struct Gatherer {
     paused_until: Option<Instant>,
     swept_at: Instant,
     gather_max: Duration,
+    /// From launch to answer, as it has been lately.
+    entry_takes: Duration,
     in_flight_max: usize,
     admission: Arc<Admission>,
     leadership: watch::Receiver<Leadership>,
@@ -316,12 +325,23 @@ impl Gatherer {
                 Some(finished) = finished.recv() => self.finish(finished),
                 Some(work) = works.recv() => {
                     self.enqueue(work);
-                    // Whoever came at the same time goes along.
-                    while let Ok(work) = works.try_recv() {
-                        self.enqueue(work);
-                    }
+                    self.enqueue_company(&mut works).await;
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// Whoever comes at the same time goes along: their calls have been received, and their tasks wait for their turn.
+    async fn enqueue_company(&mut self, works: &mut mpsc::UnboundedReceiver<Work>) {
+        for _ in 0..TURNS_MAX {
+            yield_now().await;
+            let before = works.len();
+            while let Ok(work) = works.try_recv() {
+                self.enqueue(work);
+            }
+            if before == 0 || self.is_full() {
+                return;
             }
         }
     }
@@ -340,6 +360,7 @@ impl Gatherer {
     fn finish(&mut self, finished: Finished) {
         if finished.epoch == self.epoch {
             self.in_flight -= 1;
+            self.entry_takes = (self.entry_takes * 3 + finished.took) / 4;
             if !finished.returned.is_empty() {
                 self.paused_until = Some(Instant::now() + RETRY_PAUSE);
             }
@@ -369,7 +390,7 @@ impl Gatherer {
             if let Some(paused_until) = self.paused_until.filter(|until| *until > now) {
                 return Some(paused_until);
             }
-            let due = oldest + self.gather_max;
+            let due = oldest + self.gather_max.min(self.entry_takes / 2);
             if self.in_flight > 0 && !self.is_full() && due > now {
                 return Some(due);
             }
@@ -440,7 +461,7 @@ impl Gatherer {
         self.tasks.spawn(async move {
             let returned = settle(&way_out, route, entry).await;
             // The batcher may have stopped; then the works are dropped, and their callers told so.
-            let _ = finished.send(Finished { epoch, returned });
+            let _ = finished.send(Finished { epoch, took: now.elapsed(), returned });
         });
     }
 }

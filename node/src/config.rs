@@ -154,7 +154,8 @@ pub struct Limits {
     pub requests_bytes_max: usize,
     /// Milliseconds the oldest request may have waited before new ones are turned away. 1 to 60,000.
     pub queue_wait_ms_max: u64,
-    /// Microseconds a request may wait for company while an entry is in flight. 0 to 100,000.
+    /// Microseconds a request may wait for company while an entry is in flight: half of what an entry takes, and at most
+    /// this. 0 to 100,000.
     pub gather_us_max: u64,
     /// Entries proposed or forwarded and not yet answered. 1 to 256.
     pub entries_in_flight_max: usize,
@@ -166,6 +167,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Milliseconds to finish what is in flight when stopping. 0 to 600,000.
     pub drain_ms_max: u64,
+    /// Threads that serve requests. 1 to 1,024; half of the processors if it isn't set.
+    pub worker_threads: Option<usize>,
 }
 
 impl Default for Limits {
@@ -177,14 +180,16 @@ impl Default for Limits {
             requests_bytes_max: 256 << 20,
             // Waiting longer than a failover takes means more load than capacity.
             queue_wait_ms_max: 2_000,
-            // About one synced write: longer would only add latency.
-            gather_us_max: 2_000,
+            // Under load, when an entry takes long because much is to be done, fewer and larger ones get more of it done. Where
+            // it takes long because the nodes are far apart, a longer wait would only add to that.
+            gather_us_max: 8_000,
             entries_in_flight_max: 8,
             reads_max: 1_000,
             stream_window_max: 256,
             // 8,189 typed transfers take up to 1.3 MiB.
             message_bytes_max: 4 << 20,
             drain_ms_max: 10_000,
+            worker_threads: None,
         }
     }
 }
@@ -316,6 +321,9 @@ impl NodeConfig {
         within("limits.stream_window_max", limits.stream_window_max as u64, 1, 4_096)?;
         within("limits.message_bytes_max", limits.message_bytes_max as u64, 2 << 20, 64 << 20)?;
         within("limits.drain_ms_max", limits.drain_ms_max, 0, 600_000)?;
+        if let Some(threads) = limits.worker_threads {
+            within("limits.worker_threads", threads as u64, 1, 1_024)?;
+        }
         within("storage.snapshot_after_log_bytes", storage.snapshot_after_log_bytes, 4 << 10, 1 << 40)?;
         within("storage.log_entries_kept", storage.log_entries_kept, 0, 10_000_000)?;
         within("storage.digest_interval_ms", storage.digest_interval_ms, 100, 3_600_000)?;

@@ -56,19 +56,30 @@ fn main() -> ExitCode {
     }
     // Dropping it writes what is still buffered.
     let writer = log_to_stderr(&config.logging);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("jangbud").build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.enable_all().thread_name("jangbud").worker_threads(worker_threads(&config)).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("jangbud: no threads: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(serve(config));
+    // As a task: this thread is none of the runtime's, and each time it is woken costs more than the work it is woken for.
+    let ended = runtime
+        .block_on(runtime.spawn(serve(config)))
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     if let Err(error) = &ended {
         eprintln!("jangbud: {error}");
     }
     drop(writer);
     leave(if ended.is_ok() { 0 } else { 1 })
+}
+
+/// Half of the processors unless told otherwise: the log, flushes and compaction have threads of their own, and each wake-up
+/// of another thread costs as much as serving a request.
+fn worker_threads(config: &NodeConfig) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+    config.limits.worker_threads.unwrap_or(processors.div_ceil(2))
 }
 
 /// Ends the process without running RocksDB's global destructors: its threads may still be at work, and one that takes a

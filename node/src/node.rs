@@ -156,15 +156,14 @@ impl Node {
     }
 
     async fn cannot_go_on(&mut self) -> NodeError {
-        let mut metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
+        // These change with the leader and end with Raft's task; `metrics` change several times with every entry.
+        let mut rare_metrics = self.raft.server_metrics();
         let raft_stopped = async {
-            loop {
-                if let Err(fatal) = &metrics.borrow_watched().running_state {
-                    return fatal.to_string();
-                }
-                if metrics.changed().await.is_err() {
-                    return "its task has ended".to_owned();
-                }
+            while rare_metrics.changed().await.is_ok() {}
+            match &metrics.borrow_watched().running_state {
+                Err(fatal) => fatal.to_string(),
+                Ok(()) => "its task has ended".to_owned(),
             }
         };
         tokio::select! {

@@ -77,6 +77,8 @@ struct Queue {
 #[derive(Default)]
 struct Waiting {
     work: VecDeque<Work>,
+    /// Threads that have nothing to do. Waking one is a call of the kernel, whether or not anybody sleeps.
+    idle: usize,
     closed: bool,
 }
 
@@ -121,8 +123,11 @@ impl Queue {
     fn push(&self, work: Work) {
         let mut waiting = self.waiting.lock().expect("no work is done under this lock");
         waiting.work.push_back(work);
+        let is_awaited = waiting.idle > 0;
         drop(waiting);
-        self.changed.notify_one();
+        if is_awaited {
+            self.changed.notify_one();
+        }
     }
 
     fn close(&self) {
@@ -144,7 +149,11 @@ impl Queue {
             match waiting.work.pop_front() {
                 Some(work) => return Some(work),
                 None if waiting.closed => return None,
-                None => waiting = self.changed.wait(waiting).expect("no work is done under this lock"),
+                None => {
+                    waiting.idle += 1;
+                    waiting = self.changed.wait(waiting).expect("no work is done under this lock");
+                    waiting.idle -= 1;
+                }
             }
         }
     }
