@@ -63,6 +63,10 @@ impl Index {
         entry.expect("what is removed from the index is in it").remove();
     }
 
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.table.reserve(count, |entry| Fragment(entry.fragment).hash());
+    }
+
     pub(crate) fn clear(&mut self) {
         self.table.clear();
     }

@@ -22,7 +22,7 @@ use std::ops::Range;
 pub const ACCOUNTS_PER_STRIPE: usize = 131_072;
 
 /// Bounds what a restart carries forward: this many flush intervals of events.
-pub const STRIPE_AGE_FLUSHES_MAX: usize = 16;
+pub const STRIPE_AGE_FLUSHES_MAX: usize = 32;
 
 /// Which accounts a flush writes, and the stripes' stamps after it.
 pub struct Plan {

@@ -15,6 +15,7 @@ use crate::journal::{self, Page};
 use crate::runs::{BURNT, Catalogue, RunKind, id_key};
 use crate::schema::{self, CATALOGUE, EVENTS_PER_PAGE, Family, TAIL};
 use crate::stamp::Stamp;
+use bytes::Bytes;
 use jangbu_ledger::planted::{self, Bug};
 use jangbu_ledger::{Event, EventNumber, IdState, PendingState, TransferId};
 use std::sync::Arc;
@@ -85,6 +86,26 @@ impl Disk {
         let mut events = self.page(page)?.events().ok_or_else(|| not_a_page(page))?;
         events.drain(..index);
         Ok(events)
+    }
+
+    /// Shows the events from `first` on to the end of what was flushed, oldest first.
+    pub fn each_event_from(&self, first: EventNumber, visit: &mut dyn FnMut(&Event)) -> Result<(), StoreError> {
+        let (mut page, mut skip) = journal::place(first);
+        let (from, to) = (schema::journal_page(page), schema::journal_page(journal::place(self.tail_first()).0));
+        self.engine.scan(Family::Journal, &from, &to, &mut |key, value| {
+            let payload = codec::unseal(Family::Journal, key, value)?;
+            let events = Page::decode(Bytes::copy_from_slice(payload), EVENTS_PER_PAGE);
+            let events = events.and_then(|page| page.events()).filter(|_| key == schema::journal_page(page));
+            events.ok_or_else(|| not_a_page(page))?[skip..].iter().for_each(&mut *visit);
+            (page, skip) = (page + 1, 0);
+            Ok(())
+        })?;
+        if journal::first_of_page(page) < self.tail_first() {
+            return Err(StoreError::DamagedState(format!("page {page} of the journal is missing")));
+        }
+        let skip = first.0.saturating_sub(self.tail_first().0) as usize;
+        self.tail[skip..].iter().for_each(visit);
+        Ok(())
     }
 
     /// The first event whose log time is not before `timestamp`; the end of what was flushed if there is none.

@@ -21,7 +21,7 @@ use crate::schema::{self, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TA
 use crate::stamp::Stamp;
 use crate::type_config::{LogId, StoredMembership};
 use jangbu_ledger::planted::{self, Bug};
-use jangbu_ledger::{Account, Books, Event, EventNumber, Frozen, TransferId};
+use jangbu_ledger::{Account, Books, Event, Frozen, TransferId};
 use std::sync::Arc;
 
 /// What one flush writes, cut out of memory between two entries.
@@ -212,16 +212,12 @@ fn sweep(disk: &mut Disk) -> Result<(), StoreError> {
 /// The books as the last flush left them: accounts carried forward to it, open expiries, the head. Costs the accounts and at most
 /// [`accounts::STRIPE_AGE_FLUSHES_MAX`] intervals of events.
 pub fn restore(disk: &Disk) -> Result<Books, StoreError> {
-    let mut books = Books::new();
+    let mut books = Books::with_room_for(disk.stamp.accounts_count as usize);
     accounts::read(disk.engine.as_ref(), &disk.stamp, &mut |account| books.restore_account(account))?;
-    let mut number = accounts::carry_from(&disk.stamp);
-    while number < disk.stamp.head.next_event {
-        for event in disk.events_from(number)? {
-            books.restore_side(&event.debit);
-            books.restore_side(&event.credit);
-            number = EventNumber(number.0 + 1);
-        }
-    }
+    disk.each_event_from(accounts::carry_from(&disk.stamp), &mut |event| {
+        books.restore_side(&event.debit);
+        books.restore_side(&event.credit);
+    })?;
     disk.expiries(&mut |at, pending| books.restore_expiry(at, pending))?;
     books.restore_head(disk.stamp.head.clone());
     Ok(books)

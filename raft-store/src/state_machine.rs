@@ -26,7 +26,7 @@ use jangbu_ledger::planted::{self, Bug};
 use jangbu_ledger::{
     Account, CreateAccountStatus, CreateResult, CreateTransferStatus, EventNumber, Transfer, TransferFlags, TransferId,
 };
-use jangbu_proto::batch::{Batch, Kind, Operation, RECORD_BYTES, RepliesBuilder, RequestView};
+use jangbu_proto::batch::{Batch, Kind, Operation, RepliesBuilder, RequestView};
 use jangbu_proto::convert::answer;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -74,6 +74,7 @@ pub struct StateMachine {
 /// Reused from entry to entry.
 #[derive(Default)]
 struct Scratch {
+    /// The events of all requests of the entry, in order, by what they are.
     accounts: Vec<Account>,
     transfers: Vec<Transfer>,
     account_results: Vec<CreateResult<CreateAccountStatus>>,
@@ -147,26 +148,28 @@ impl StateMachine {
     }
 
     async fn apply_requests(&mut self, id: LogId, batch: &Batch) -> Result<Bytes, StoreError> {
-        let questions = self.questions(batch);
+        self.scratch.unpack(batch);
+        let questions = self.questions();
         let answers = self.ask_disk(questions).await?;
         let mut replies = RepliesBuilder::new();
         let mut state = self.shared.write();
         let scratch = &mut self.scratch;
         load(&mut state, answers);
+        let (mut accounts, mut transfers) = (scratch.accounts.as_slice(), scratch.transfers.as_slice());
         let is_blind = planted::is(Bug::LogTimeGoesBack);
         let last_timestamp = if is_blind { 0 } else { state.books.head().last_timestamp };
         for (time, request) in batch.stamped(last_timestamp) {
             match request.operation {
                 Operation::CreateAccounts => {
-                    scratch.read_accounts(request);
+                    let events = first_of(&mut accounts, request);
                     scratch.account_results.clear();
-                    state.books.create_accounts(time, &scratch.accounts, &mut scratch.account_results);
+                    state.books.create_accounts(time, events, &mut scratch.account_results);
                     replies.push(time, scratch.account_results.iter().map(answer));
                 }
                 Operation::CreateTransfers => {
-                    scratch.read_transfers(request);
+                    let events = first_of(&mut transfers, request);
                     scratch.transfer_results.clear();
-                    state.books.create_transfers(time, &scratch.transfers, &mut scratch.transfer_results);
+                    state.books.create_transfers(time, events, &mut scratch.transfer_results);
                     replies.push(time, scratch.transfer_results.iter().map(answer));
                 }
             }
@@ -201,21 +204,11 @@ impl StateMachine {
         Ok(Bytes::new())
     }
 
-    fn questions(&mut self, batch: &Batch) -> Questions {
+    fn questions(&self) -> Questions {
         let mut questions = Questions::default();
         let state = self.shared.read();
-        for request in batch.requests() {
-            match request.operation {
-                Operation::CreateAccounts => {
-                    self.scratch.read_accounts(request);
-                    state.books.unresolved_timestamps(&self.scratch.accounts, &mut questions.timestamps);
-                }
-                Operation::CreateTransfers => {
-                    self.scratch.read_transfers(request);
-                    state.books.unresolved_ids(&self.scratch.transfers, &mut questions.ids);
-                }
-            }
-        }
+        state.books.unresolved_timestamps(&self.scratch.accounts, &mut questions.timestamps);
+        state.books.unresolved_ids(&self.scratch.transfers, &mut questions.ids);
         // Most ids are new, and memory alone can say so.
         questions.ids = state.disk.suspects(&questions.ids);
         questions
@@ -341,15 +334,23 @@ impl StateMachine {
 }
 
 impl Scratch {
-    fn read_accounts(&mut self, request: &RequestView) {
+    fn unpack(&mut self, batch: &Batch) {
         self.accounts.clear();
-        self.accounts.extend(request.events().map(|record: &[u8; RECORD_BYTES]| Account::decode(record)));
-    }
-
-    fn read_transfers(&mut self, request: &RequestView) {
         self.transfers.clear();
-        self.transfers.extend(request.events().map(|record: &[u8; RECORD_BYTES]| Transfer::decode(record)));
+        for request in batch.requests() {
+            match request.operation {
+                Operation::CreateAccounts => self.accounts.extend(request.events().map(Account::decode)),
+                Operation::CreateTransfers => self.transfers.extend(request.events().map(Transfer::decode)),
+            }
+        }
     }
+}
+
+/// Takes the events of the next request off the front.
+fn first_of<'a, T>(events: &mut &'a [T], request: &RequestView) -> &'a [T] {
+    let (first, rest) = events.split_at(request.events_count as usize);
+    *events = rest;
+    first
 }
 
 impl Questions {

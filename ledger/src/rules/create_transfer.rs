@@ -21,7 +21,14 @@ const RESOLVING: TransferFlags = TransferFlags::POST_PENDING_TRANSFER.with(Trans
 const BALANCING: TransferFlags = TransferFlags::BALANCING_DEBIT.with(TransferFlags::BALANCING_CREDIT);
 const CLOSING: TransferFlags = TransferFlags::CLOSING_DEBIT.with(TransferFlags::CLOSING_CREDIT);
 
-pub(super) fn create(books: &mut Books, event: &Transfer, stamp: Stamp) -> CreateResult<Status> {
+/// The accounts that a transfer names, if they exist.
+#[derive(Clone, Copy)]
+pub(crate) struct Accounts {
+    pub(super) debit: Option<Slot>,
+    pub(super) credit: Option<Slot>,
+}
+
+pub(super) fn create(books: &mut Books, event: &Transfer, named: Accounts, stamp: Stamp) -> CreateResult<Status> {
     let refused = |status| CreateResult { timestamp: stamp.at, status };
     if let Err(status) = check_record(event) {
         return refused(status);
@@ -39,7 +46,7 @@ pub(super) fn create(books: &mut Books, event: &Transfer, stamp: Stamp) -> Creat
     let created = if event.flags.intersects(RESOLVING) {
         post_or_void::post_or_void(books, event, stamp)
     } else {
-        transfer(books, event, stamp)
+        transfer(books, event, named, stamp)
     };
     match created {
         Ok(()) => CreateResult { timestamp: stamp.recorded, status: Status::Created },
@@ -101,10 +108,10 @@ fn could_have_moved(event: &Transfer, moved: Amount) -> bool {
 }
 
 /// An ordinary or a pending transfer.
-fn transfer(books: &mut Books, event: &Transfer, stamp: Stamp) -> Result<(), Status> {
+fn transfer(books: &mut Books, event: &Transfer, named: Accounts, stamp: Stamp) -> Result<(), Status> {
     check_fields(event)?;
-    let debit_slot = books.slot(event.debit_account_id).ok_or(Status::DebitAccountNotFound)?;
-    let credit_slot = books.slot(event.credit_account_id).ok_or(Status::CreditAccountNotFound)?;
+    let debit_slot = named.debit.ok_or(Status::DebitAccountNotFound)?;
+    let credit_slot = named.credit.ok_or(Status::CreditAccountNotFound)?;
     let debit = books.account_at(debit_slot);
     let credit = books.account_at(credit_slot);
     refuse_if!(debit.ledger != credit.ledger, Status::AccountsMustHaveTheSameLedger);

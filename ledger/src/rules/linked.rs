@@ -11,6 +11,7 @@
 use crate::planted::{self, Bug};
 use alloc::vec::Vec;
 
+use super::create_transfer::Accounts;
 use super::imported::{self, Stamp};
 use super::{create_account, create_transfer};
 use crate::books::{Savepoint, event_time};
@@ -18,9 +19,15 @@ use crate::{
     Account, AccountFlags, Books, CreateAccountStatus, CreateResult, CreateTransferStatus, Transfer, TransferFlags,
 };
 
+/// So many events are looked up before the first of them is decided: enough that the processor waits for many accounts at
+/// once instead of for one after the other, and few enough that what it has fetched is still there at the decision.
+const LOOKED_UP_AT_ONCE: usize = 64;
+
 /// An event of a request, account or transfer: what chains and imports need to know of it.
-pub(crate) trait Event {
+pub(crate) trait Event: Sized {
     type Status: Copy + PartialEq;
+    /// What was looked up for it. It can't change within a request.
+    type Found: Copy;
 
     const CREATED: Self::Status;
     const LINKED_EVENT_FAILED: Self::Status;
@@ -35,8 +42,10 @@ pub(crate) trait Event {
     fn is_imported(&self) -> bool;
     fn timestamp(&self) -> u64;
 
+    fn look_up(&self, books: &Books) -> Self::Found;
+
     /// Decides and, if it is lawful, has it written down.
-    fn create(&self, books: &mut Books, stamp: Stamp) -> CreateResult<Self::Status>;
+    fn create(&self, books: &mut Books, found: Self::Found, stamp: Stamp) -> CreateResult<Self::Status>;
 
     /// Burns the id, if this status does that.
     fn burn(&self, books: &mut Books, status: Self::Status);
@@ -54,7 +63,13 @@ struct Chain {
 pub(crate) fn run<E: Event>(books: &mut Books, time: u64, events: &[E], results: &mut Vec<CreateResult<E::Status>>) {
     let Some(first) = events.first() else { return };
     let mut chain: Option<Chain> = None;
+    let mut looked_up = Vec::with_capacity(LOOKED_UP_AT_ONCE.min(events.len()));
     for (index, event) in events.iter().enumerate() {
+        if index % LOOKED_UP_AT_ONCE == 0 {
+            looked_up.clear();
+            looked_up.extend(events[index..].iter().take(LOOKED_UP_AT_ONCE).map(|event| event.look_up(books)));
+        }
+        let found = looked_up[index % LOOKED_UP_AT_ONCE];
         let is_last = index + 1 == events.len();
         let at = event_time(time, events.len(), index);
         if event.is_linked() && chain.is_none() {
@@ -68,7 +83,7 @@ pub(crate) fn run<E: Event>(books: &mut Books, time: u64, events: &[E], results:
             CreateResult { timestamp: at, status: E::LINKED_EVENT_FAILED }
         } else {
             match imported::stamp(event, first.is_imported(), time, at) {
-                Ok(stamp) => event.create(books, stamp),
+                Ok(stamp) => event.create(books, found, stamp),
                 Err(status) => CreateResult { timestamp: at, status },
             }
         };
@@ -123,6 +138,8 @@ macro_rules! chain_statuses {
 impl Event for Account {
     chain_statuses!(CreateAccountStatus);
 
+    type Found = ();
+
     fn is_linked(&self) -> bool {
         self.flags.contains(AccountFlags::LINKED)
     }
@@ -135,7 +152,10 @@ impl Event for Account {
         self.timestamp
     }
 
-    fn create(&self, books: &mut Books, stamp: Stamp) -> CreateResult<CreateAccountStatus> {
+    /// Nothing: an account of this very request may be the one that is meant.
+    fn look_up(&self, _books: &Books) {}
+
+    fn create(&self, books: &mut Books, _found: (), stamp: Stamp) -> CreateResult<CreateAccountStatus> {
         create_account::create(books, self, stamp)
     }
 
@@ -145,6 +165,8 @@ impl Event for Account {
 
 impl Event for Transfer {
     chain_statuses!(CreateTransferStatus);
+
+    type Found = Accounts;
 
     fn is_linked(&self) -> bool {
         self.flags.contains(TransferFlags::LINKED)
@@ -158,8 +180,12 @@ impl Event for Transfer {
         self.timestamp
     }
 
-    fn create(&self, books: &mut Books, stamp: Stamp) -> CreateResult<CreateTransferStatus> {
-        create_transfer::create(books, self, stamp)
+    fn look_up(&self, books: &Books) -> Accounts {
+        Accounts { debit: books.fetch(self.debit_account_id), credit: books.fetch(self.credit_account_id) }
+    }
+
+    fn create(&self, books: &mut Books, found: Accounts, stamp: Stamp) -> CreateResult<CreateTransferStatus> {
+        create_transfer::create(books, self, found, stamp)
     }
 
     fn burn(&self, books: &mut Books, status: CreateTransferStatus) {
