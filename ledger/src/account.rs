@@ -61,6 +61,24 @@ impl AccountFlags {
     /// The bits that mean something. The others must be 0.
     pub const ALL: AccountFlags = AccountFlags(0b11_1111);
 
+    /// What people call them, in the order of their bits.
+    pub const NAMES: [(&str, AccountFlags); 6] = [
+        ("linked", AccountFlags::LINKED),
+        ("debits_must_not_exceed_credits", AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS),
+        ("credits_must_not_exceed_debits", AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS),
+        ("history", AccountFlags::HISTORY),
+        ("imported", AccountFlags::IMPORTED),
+        ("closed", AccountFlags::CLOSED),
+    ];
+
+    pub fn named(name: &str) -> Option<AccountFlags> {
+        AccountFlags::NAMES.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag)
+    }
+
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        AccountFlags::NAMES.into_iter().filter(move |(_, flag)| self.contains(*flag)).map(|(name, _)| name)
+    }
+
     pub const fn contains(self, flags: AccountFlags) -> bool {
         self.0 & flags.0 == flags.0
     }
@@ -71,6 +89,12 @@ impl AccountFlags {
 
     pub const fn without(self, flags: AccountFlags) -> AccountFlags {
         AccountFlags(self.0 & !flags.0)
+    }
+}
+
+impl FromIterator<AccountFlags> for AccountFlags {
+    fn from_iter<I: IntoIterator<Item = AccountFlags>>(flags: I) -> AccountFlags {
+        flags.into_iter().fold(AccountFlags::NONE, AccountFlags::with)
     }
 }
 
@@ -177,6 +201,15 @@ mod tests {
         assert!(!AccountFlags::CLOSED.contains(both));
         assert_eq!(both.without(AccountFlags::CLOSED.with(AccountFlags::LINKED)), AccountFlags::HISTORY);
         assert_eq!(AccountFlags::ALL.0, 0b11_1111);
+    }
+
+    #[test]
+    fn each_flag_has_a_name() {
+        let named: AccountFlags = AccountFlags::NAMES.into_iter().map(|(_, flag)| flag).collect();
+        assert_eq!(named, AccountFlags::ALL);
+        assert!(AccountFlags::ALL.names().eq(AccountFlags::NAMES.map(|(name, _)| name)));
+        assert_eq!(AccountFlags::named("closed"), Some(AccountFlags::CLOSED));
+        assert_eq!(AccountFlags::named("locked"), None);
     }
 
     #[test]

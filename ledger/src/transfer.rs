@@ -57,6 +57,27 @@ impl TransferFlags {
     /// The bits that mean something. The others must be 0.
     pub const ALL: TransferFlags = TransferFlags(0b1_1111_1111);
 
+    /// What people call them, in the order of their bits.
+    pub const NAMES: [(&str, TransferFlags); 9] = [
+        ("linked", TransferFlags::LINKED),
+        ("pending", TransferFlags::PENDING),
+        ("post_pending_transfer", TransferFlags::POST_PENDING_TRANSFER),
+        ("void_pending_transfer", TransferFlags::VOID_PENDING_TRANSFER),
+        ("balancing_debit", TransferFlags::BALANCING_DEBIT),
+        ("balancing_credit", TransferFlags::BALANCING_CREDIT),
+        ("closing_debit", TransferFlags::CLOSING_DEBIT),
+        ("closing_credit", TransferFlags::CLOSING_CREDIT),
+        ("imported", TransferFlags::IMPORTED),
+    ];
+
+    pub fn named(name: &str) -> Option<TransferFlags> {
+        TransferFlags::NAMES.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag)
+    }
+
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        TransferFlags::NAMES.into_iter().filter(move |(_, flag)| self.contains(*flag)).map(|(name, _)| name)
+    }
+
     pub const fn contains(self, flags: TransferFlags) -> bool {
         self.0 & flags.0 == flags.0
     }
@@ -68,6 +89,12 @@ impl TransferFlags {
 
     pub const fn with(self, flags: TransferFlags) -> TransferFlags {
         TransferFlags(self.0 | flags.0)
+    }
+}
+
+impl FromIterator<TransferFlags> for TransferFlags {
+    fn from_iter<I: IntoIterator<Item = TransferFlags>>(flags: I) -> TransferFlags {
+        flags.into_iter().fold(TransferFlags::NONE, TransferFlags::with)
     }
 }
 
@@ -168,6 +195,15 @@ mod tests {
         assert!(both.intersects(TransferFlags::PENDING.with(TransferFlags::IMPORTED)));
         assert!(!both.intersects(TransferFlags::IMPORTED));
         assert_eq!(TransferFlags::ALL.0, 0b1_1111_1111);
+    }
+
+    #[test]
+    fn each_flag_has_a_name() {
+        let named: TransferFlags = TransferFlags::NAMES.into_iter().map(|(_, flag)| flag).collect();
+        assert_eq!(named, TransferFlags::ALL);
+        assert!(TransferFlags::ALL.names().eq(TransferFlags::NAMES.map(|(name, _)| name)));
+        assert_eq!(TransferFlags::named("pending"), Some(TransferFlags::PENDING));
+        assert_eq!(TransferFlags::named("held"), None);
     }
 
     #[test]

@@ -383,7 +383,9 @@ impl<'a> Words<'a> {
         let mut account = Account { id: AccountId(id(name)?), ledger: 1, code: 1, ..Account::default() };
         for argument in self.0.by_ref() {
             match argument {
-                Argument::Positional(flag) => account.flags = account.flags.with(account_flag(flag)?),
+                Argument::Positional(flag) => {
+                    account.flags = account.flags.with(AccountFlags::named(flag).ok_or(format!("no flag {flag}"))?)
+                }
                 Argument::KeyValue(field, value) => set_account_field(&mut account, field, value)?,
                 _ => return Err("an argument of an unknown kind".into()),
             }
@@ -429,7 +431,10 @@ impl<'a> Words<'a> {
             match argument {
                 Argument::Positional(word) => match amount(word) {
                     Ok(amount) => transfer.amount = amount,
-                    Err(_) => transfer.flags = transfer.flags.with(transfer_flag(word)?),
+                    Err(_) => {
+                        transfer.flags =
+                            transfer.flags.with(TransferFlags::named(word).ok_or(format!("no flag {word}"))?)
+                    }
                 },
                 Argument::KeyValue(field, value) => set_transfer_field(transfer, field, value)?,
                 _ => return Err("an argument of an unknown kind".into()),
@@ -437,37 +442,6 @@ impl<'a> Words<'a> {
         }
         Ok(())
     }
-}
-
-const ACCOUNT_FLAGS: [(&str, AccountFlags); 6] = [
-    ("linked", AccountFlags::LINKED),
-    ("debits_must_not_exceed_credits", AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS),
-    ("credits_must_not_exceed_debits", AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS),
-    ("history", AccountFlags::HISTORY),
-    ("imported", AccountFlags::IMPORTED),
-    ("closed", AccountFlags::CLOSED),
-];
-
-const TRANSFER_FLAGS: [(&str, TransferFlags); 9] = [
-    ("linked", TransferFlags::LINKED),
-    ("pending", TransferFlags::PENDING),
-    ("post_pending_transfer", TransferFlags::POST_PENDING_TRANSFER),
-    ("void_pending_transfer", TransferFlags::VOID_PENDING_TRANSFER),
-    ("balancing_debit", TransferFlags::BALANCING_DEBIT),
-    ("balancing_credit", TransferFlags::BALANCING_CREDIT),
-    ("closing_debit", TransferFlags::CLOSING_DEBIT),
-    ("closing_credit", TransferFlags::CLOSING_CREDIT),
-    ("imported", TransferFlags::IMPORTED),
-];
-
-fn account_flag(word: &str) -> Result<AccountFlags> {
-    let found = ACCOUNT_FLAGS.iter().find(|(name, _)| *name == word);
-    Ok(found.ok_or(format!("no flag {word}"))?.1)
-}
-
-fn transfer_flag(word: &str) -> Result<TransferFlags> {
-    let found = TRANSFER_FLAGS.iter().find(|(name, _)| *name == word);
-    Ok(found.ok_or(format!("no flag {word}"))?.1)
 }
 
 fn set_account_field(account: &mut Account, field: &str, value: &str) -> Result<()> {
@@ -514,10 +488,8 @@ fn show_account(word: &str, account: &Account) -> String {
     show_field(&mut line, "user_data_32", account.user_data_32);
     show_field(&mut line, "ledger", account.ledger);
     show_field(&mut line, "code", account.code);
-    for (name, flag) in ACCOUNT_FLAGS {
-        if account.flags.contains(flag) {
-            line = format!("{line} {name}");
-        }
+    for name in account.flags.names() {
+        line = format!("{line} {name}");
     }
     format!("{line} timestamp={}", show_time(account.timestamp))
 }
@@ -534,10 +506,8 @@ fn show_transfer(word: &str, transfer: &Transfer) -> String {
     show_field(&mut line, "timeout", transfer.timeout);
     show_field(&mut line, "ledger", transfer.ledger);
     show_field(&mut line, "code", transfer.code);
-    for (name, flag) in TRANSFER_FLAGS {
-        if transfer.flags.contains(flag) {
-            line = format!("{line} {name}");
-        }
+    for name in transfer.flags.names() {
+        line = format!("{line} {name}");
     }
     format!("{line} timestamp={}", show_time(transfer.timestamp))
 }

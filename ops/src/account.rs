@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::error::{Failure, Kind};
-use crate::read::{AccountView, Fresh, TransferView, Window, account_id, accounts_text, transfers_text};
+use crate::read::{AccountView, Fresh, TransferView, UserData, Window, account_id, accounts_text, transfers_text};
 use crate::{access, output, text};
 
 #[derive(Debug, Subcommand)]
@@ -61,27 +61,18 @@ pub struct CreateArgs {
     /// Born closed: no transfer touches it.
     #[arg(long)]
     closed: bool,
-    /// Your own.
-    #[arg(long, value_parser = text::number, default_value = "0", hide_default_value = true)]
-    user_data_128: u128,
-    /// Your own.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    user_data_64: u64,
-    /// Your own.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    user_data_32: u32,
+    #[command(flatten)]
+    user_data: UserData,
 }
 
 impl CreateArgs {
     fn flags(&self) -> AccountFlags {
-        let flags = [
+        text::chosen([
             (self.debits_must_not_exceed_credits, AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS),
             (self.credits_must_not_exceed_debits, AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS),
             (self.history, AccountFlags::HISTORY),
             (self.closed, AccountFlags::CLOSED),
-        ];
-        let wanted = flags.into_iter().filter(|(wanted, _)| *wanted);
-        wanted.fold(AccountFlags::NONE, |flags, (_, flag)| flags.with(flag))
+        ])
     }
 }
 
@@ -113,15 +104,8 @@ pub struct ListArgs {
     /// Only this code.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     code: u16,
-    /// Only with this user_data_128.
-    #[arg(long, value_parser = text::number, default_value = "0", hide_default_value = true)]
-    user_data_128: u128,
-    /// Only with this user_data_64.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    user_data_64: u64,
-    /// Only with this user_data_32.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    user_data_32: u32,
+    #[command(flatten)]
+    user_data: UserData,
     #[command(flatten)]
     window: Window,
     #[command(flatten)]
@@ -132,9 +116,9 @@ impl ListArgs {
     /// The same question asks for accounts and for transfers.
     pub fn filter(&self, timestamp_min: u64, timestamp_max: u64, limit: u32) -> QueryFilter {
         QueryFilter {
-            user_data_128: self.user_data_128,
-            user_data_64: self.user_data_64,
-            user_data_32: self.user_data_32,
+            user_data_128: self.user_data.user_data_128,
+            user_data_64: self.user_data.user_data_64,
+            user_data_32: self.user_data.user_data_32,
             ledger: self.ledger,
             code: self.code,
             timestamp_min,
@@ -210,9 +194,9 @@ async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
     let client = access::client(global)?;
     let account = Account {
         id: args.id.unwrap_or_else(|| AccountId(client.next_id())),
-        user_data_128: args.user_data_128,
-        user_data_64: args.user_data_64,
-        user_data_32: args.user_data_32,
+        user_data_128: args.user_data.user_data_128,
+        user_data_64: args.user_data.user_data_64,
+        user_data_32: args.user_data.user_data_32,
         ledger: args.ledger,
         code: args.code,
         flags: args.flags(),

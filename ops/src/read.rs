@@ -41,6 +41,20 @@ impl Fresh {
     }
 }
 
+/// What a record carries for its owner: given when it is created, and asked for in lists.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct UserData {
+    /// Your own 128 bits: kept with the record, and found by them. 0: none.
+    #[arg(long, value_parser = text::number, default_value = "0", hide_default_value = true)]
+    pub user_data_128: u128,
+    /// Your own 64 bits.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub user_data_64: u64,
+    /// Your own 32 bits.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub user_data_32: u32,
+}
+
 /// A window of time and a bound.
 #[derive(Clone, Debug, Args)]
 pub struct Window {
@@ -134,7 +148,7 @@ impl From<&Account> for AccountView {
             user_data_32: account.user_data_32,
             ledger: account.ledger,
             code: account.code,
-            flags: text::account_flag_names(account.flags),
+            flags: account.flags.names().collect(),
             timestamp: account.timestamp.to_string(),
         }
     }
@@ -209,7 +223,7 @@ impl From<&Transfer> for TransferView {
             timeout: transfer.timeout,
             ledger: transfer.ledger,
             code: transfer.code,
-            flags: text::transfer_flag_names(transfer.flags),
+            flags: transfer.flags.names().collect(),
             timestamp: transfer.timestamp.to_string(),
         }
     }

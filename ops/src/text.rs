@@ -124,56 +124,35 @@ pub fn grouped(number: impl Into<u128>) -> String {
     text
 }
 
-const ACCOUNT_FLAGS: [(&str, AccountFlags); 6] = [
-    ("linked", AccountFlags::LINKED),
-    ("debits_must_not_exceed_credits", AccountFlags::DEBITS_MUST_NOT_EXCEED_CREDITS),
-    ("credits_must_not_exceed_debits", AccountFlags::CREDITS_MUST_NOT_EXCEED_DEBITS),
-    ("history", AccountFlags::HISTORY),
-    ("imported", AccountFlags::IMPORTED),
-    ("closed", AccountFlags::CLOSED),
-];
-
-const TRANSFER_FLAGS: [(&str, TransferFlags); 9] = [
-    ("linked", TransferFlags::LINKED),
-    ("pending", TransferFlags::PENDING),
-    ("post_pending_transfer", TransferFlags::POST_PENDING_TRANSFER),
-    ("void_pending_transfer", TransferFlags::VOID_PENDING_TRANSFER),
-    ("balancing_debit", TransferFlags::BALANCING_DEBIT),
-    ("balancing_credit", TransferFlags::BALANCING_CREDIT),
-    ("closing_debit", TransferFlags::CLOSING_DEBIT),
-    ("closing_credit", TransferFlags::CLOSING_CREDIT),
-    ("imported", TransferFlags::IMPORTED),
-];
-
 /// Flags by name, separated by commas, `|` or spaces; or the number of the bits.
 pub fn account_flags(text: &str) -> Result<AccountFlags, String> {
-    flags(text, &ACCOUNT_FLAGS.map(|(name, flag)| (name, flag.0))).map(AccountFlags)
+    flags(text, AccountFlags, AccountFlags::named, &AccountFlags::NAMES)
 }
 
 pub fn transfer_flags(text: &str) -> Result<TransferFlags, String> {
-    flags(text, &TRANSFER_FLAGS.map(|(name, flag)| (name, flag.0))).map(TransferFlags)
+    flags(text, TransferFlags, TransferFlags::named, &TransferFlags::NAMES)
 }
 
-pub fn account_flag_names(flags: AccountFlags) -> Vec<&'static str> {
-    ACCOUNT_FLAGS.iter().filter(|(_, flag)| flags.contains(*flag)).map(|(name, _)| *name).collect()
-}
-
-pub fn transfer_flag_names(flags: TransferFlags) -> Vec<&'static str> {
-    TRANSFER_FLAGS.iter().filter(|(_, flag)| flags.contains(*flag)).map(|(name, _)| *name).collect()
-}
-
-fn flags(text: &str, names: &[(&str, u16)]) -> Result<u16, String> {
+fn flags<F: FromIterator<F>>(
+    text: &str,
+    of_bits: fn(u16) -> F,
+    named: fn(&str) -> Option<F>,
+    known: &[(&str, F)],
+) -> Result<F, String> {
     if let Ok(bits) = text.trim().parse() {
-        return Ok(bits);
+        return Ok(of_bits(bits));
     }
     let words = text.split([',', '|', ' ']).filter(|word| !word.is_empty());
-    words.into_iter().try_fold(0, |bits, word| match names.iter().find(|(name, _)| *name == word) {
-        Some((_, bit)) => Ok(bits | bit),
-        None => {
-            let known: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-            Err(format!("`{word}` is no flag; there are: {}", known.join(", ")))
-        }
-    })
+    let unknown = |word| {
+        let known: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        format!("`{word}` is no flag; there are: {}", known.join(", "))
+    };
+    words.map(|word| named(word).ok_or_else(|| unknown(word))).collect()
+}
+
+/// The flags whose switches were given.
+pub fn chosen<F: FromIterator<F>>(switches: impl IntoIterator<Item = (bool, F)>) -> F {
+    switches.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect()
 }
 
 #[cfg(test)]
@@ -230,7 +209,7 @@ mod tests {
     #[test]
     fn flags_are_read_by_name_and_by_bits() {
         let flags = account_flags("history|debits_must_not_exceed_credits").unwrap();
-        assert_eq!(account_flag_names(flags), ["debits_must_not_exceed_credits", "history"]);
+        assert!(flags.names().eq(["debits_must_not_exceed_credits", "history"]));
         assert_eq!(transfer_flags("2"), Ok(TransferFlags::PENDING));
         assert_eq!(transfer_flags(""), Ok(TransferFlags::NONE));
         assert!(account_flags("locked").unwrap_err().contains("closed"));

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::account::ListArgs;
 use crate::cli::Global;
 use crate::error::{Failure, Kind};
-use crate::read::{Fresh, TransferView, account_id, transfer_id, transfers_text};
+use crate::read::{Fresh, TransferView, UserData, account_id, transfer_id, transfers_text};
 use crate::{access, output, text};
 
 #[derive(Debug, Subcommand)]
@@ -76,28 +76,19 @@ pub struct CreateArgs {
     /// Close the credited account; undone by voiding the transfer.
     #[arg(long, requires = "pending")]
     closing_credit: bool,
-    /// Your own.
-    #[arg(long, value_parser = text::number, default_value = "0", hide_default_value = true)]
-    user_data_128: u128,
-    /// Your own.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    user_data_64: u64,
-    /// Your own.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    user_data_32: u32,
+    #[command(flatten)]
+    user_data: UserData,
 }
 
 impl CreateArgs {
     fn flags(&self) -> TransferFlags {
-        let flags = [
+        text::chosen([
             (self.pending, TransferFlags::PENDING),
             (self.balancing_debit, TransferFlags::BALANCING_DEBIT),
             (self.balancing_credit, TransferFlags::BALANCING_CREDIT),
             (self.closing_debit, TransferFlags::CLOSING_DEBIT),
             (self.closing_credit, TransferFlags::CLOSING_CREDIT),
-        ];
-        let wanted = flags.into_iter().filter(|(wanted, _)| *wanted);
-        wanted.fold(TransferFlags::NONE, |flags, (_, flag)| flags.with(flag))
+        ])
     }
 }
 
@@ -141,9 +132,9 @@ impl Command {
                     debit_account_id: args.from,
                     credit_account_id: args.to,
                     amount: Amount(args.amount),
-                    user_data_128: args.user_data_128,
-                    user_data_64: args.user_data_64,
-                    user_data_32: args.user_data_32,
+                    user_data_128: args.user_data.user_data_128,
+                    user_data_64: args.user_data.user_data_64,
+                    user_data_32: args.user_data.user_data_32,
                     timeout: args.expires_after,
                     ledger: args.ledger,
                     code: args.code,
