@@ -443,6 +443,13 @@ impl cluster::operator_server::Operator for Node {
         self.operated(&request).await
     }
 
+    async fn update_member(
+        &self,
+        request: Request<cluster::UpdateMemberRequest>,
+    ) -> Result<Response<cluster::MembershipReply>, Status> {
+        self.operated(&request).await
+    }
+
     async fn promote_member(
         &self,
         request: Request<cluster::PromoteMemberRequest>,

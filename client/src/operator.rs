@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jangbu_proto::cluster::v1::{
     AddMemberRequest, IdentifyReply, IdentifyRequest, InitializeRequest, MembershipReply, MoveLeaderReply,
     MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest, StatusReply, StatusRequest, TakeSnapshotReply,
-    TakeSnapshotRequest, VerifyReply, VerifyRequest, operator_client,
+    TakeSnapshotRequest, UpdateMemberRequest, VerifyReply, VerifyRequest, operator_client,
 };
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -84,6 +84,13 @@ impl OperatorClient {
         self.ask(Effect::Each, request, |mut door: Door, request| async move { door.add_member(request).await }).await
     }
 
+    /// Tells all where the member is that answers at this peer address (host:port) now.
+    pub async fn update_member(&self, peer_address: &str) -> Result<MembershipReply, ClientError> {
+        let request = UpdateMemberRequest { peer_address: peer_address.to_owned() };
+        self.ask(Effect::Each, request, |mut door: Door, request| async move { door.update_member(request).await })
+            .await
+    }
+
     /// Makes a learner that has caught up a voter.
     pub async fn promote_member(&self, node_id: u64) -> Result<MembershipReply, ClientError> {
         let request = PromoteMemberRequest { node_id };
@@ -106,7 +113,7 @@ impl OperatorClient {
 
     /// The digest and the sums of the node's replica at a log index; 0: the newest applied there.
     pub async fn verify(&self, log_index: u64) -> Result<VerifyReply, ClientError> {
-        let request = VerifyRequest { log_index };
+        let request = VerifyRequest { log_index, deep: false };
         self.ask(Effect::None, request, |mut door: Door, request| async move { door.verify(request).await }).await
     }
 

@@ -169,6 +169,9 @@ pub struct Limits {
     pub drain_ms_max: u64,
     /// Threads that serve requests. 1 to 1,024; half of the processors if it isn't set.
     pub worker_threads: Option<usize>,
+    /// Milliseconds that this node's clock may differ from what a majority agrees on before it leaves leading to others.
+    /// 100 to 3,600,000.
+    pub clock_skew_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -190,6 +193,8 @@ impl Default for Limits {
             message_bytes_max: 4 << 20,
             drain_ms_max: 10_000,
             worker_threads: None,
+            // Clocks that are kept by NTP are within some tens of milliseconds, holds last for seconds at least.
+            clock_skew_ms_max: 1_000,
         }
     }
 }
@@ -206,6 +211,9 @@ impl Limits {
     }
     pub fn gather_max(&self) -> Duration {
         Duration::from_micros(self.gather_us_max)
+    }
+    pub fn clock_skew_max(&self) -> Duration {
+        Duration::from_millis(self.clock_skew_ms_max)
     }
     pub fn drain_max(&self) -> Duration {
         Duration::from_millis(self.drain_ms_max)
@@ -324,6 +332,7 @@ impl NodeConfig {
         if let Some(threads) = limits.worker_threads {
             within("limits.worker_threads", threads as u64, 1, 1_024)?;
         }
+        within("limits.clock_skew_ms_max", limits.clock_skew_ms_max, 100, 3_600_000)?;
         within("storage.snapshot_after_log_bytes", storage.snapshot_after_log_bytes, 4 << 10, 1 << 40)?;
         within("storage.log_entries_kept", storage.log_entries_kept, 0, 10_000_000)?;
         within("storage.digest_interval_ms", storage.digest_interval_ms, 100, 3_600_000)?;

@@ -1,24 +1,28 @@
 //! The replicas compare notes: who differs at the same index takes itself out of service.
 //!
 //! Each replica records a digest of its state at fixed log indexes. Every few seconds this node asks the others for
-//! theirs, and looks at the newest index that it has in common with them.
+//! theirs, and looks at the newest index that it has in common with them. It asks for their clocks on the way.
 //!
 //! Laws
 //! * A replica fences itself if a majority of all members agrees on a digest that isn't its own. Two that differ without
 //!   a majority on either side both go on, loudly: nobody can say which one is wrong.
 //!
 //! Not here: the digest (`ledger`), and what fencing does (`raft_store`: the process ends and does not come back before
-//! its state is rebuilt).
+//! its state is rebuilt), and what follows from the clocks (`clock_skew.rs`).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use jangbu_proto::{cluster::v1::DigestsRequest, entry::NodeInfo};
+use jangbu_proto::{
+    cluster::v1::{DigestsReply, DigestsRequest},
+    entry::NodeInfo,
+};
 use jangbu_raft_store::{Raft, StateReader};
 use openraft::async_runtime::WatchReceiver;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock_skew::ClockSkew,
     identity::hex,
     metrics::Metrics,
     peers::{Peers, Purpose},
@@ -32,6 +36,7 @@ pub struct Digests {
     pub raft: Raft,
     pub peers: Arc<Peers>,
     pub state: StateReader,
+    pub clock_skew: Arc<ClockSkew>,
     pub metrics: Arc<Metrics>,
     pub every: Duration,
 }
@@ -53,12 +58,15 @@ impl Digests {
 
     async fn compare(&self) {
         let members = self.members();
-        let mut told = BTreeMap::new();
+        let (mut told, mut offsets) = (BTreeMap::new(), BTreeMap::new());
         for (id, node) in members.iter().filter(|(id, _)| **id != self.peers.common.identity.node_id) {
-            if let Some(digests) = self.ask(*id, node).await {
-                told.insert(*id, digests);
+            let asked = Instant::now();
+            if let Some(reply) = self.ask(*id, node).await {
+                offsets.extend(self.clock_skew.measured(reply.clock_ns, asked.elapsed()).map(|offset| (*id, offset)));
+                told.extend(digests_of(reply).map(|digests| (*id, digests)));
             }
         }
+        self.clock_skew.judge(&offsets, members.len());
         // Asked last, so that what the others have recorded is recorded here too, or will be by the next time.
         let own: BTreeMap<u64, Digest> = self.state.digests().into_iter().collect();
         match judge(&own, &told, members.len()) {
@@ -85,12 +93,17 @@ impl Digests {
         metrics.membership_config.membership().nodes().map(|(id, node)| (*id, node.clone())).collect()
     }
 
-    async fn ask(&self, id: u64, node: &NodeInfo) -> Option<BTreeMap<u64, Digest>> {
+    async fn ask(&self, id: u64, node: &NodeInfo) -> Option<DigestsReply> {
         let link = self.peers.link(id, node, Purpose::Control);
         let request = DigestsRequest { envelope: Some(link.envelope()) };
-        let reply = timeout(ASK_LIMIT, link.client().ok()?.digests(request)).await.ok()?.ok()?.into_inner();
-        reply.digests.into_iter().map(|at| Some((at.log_index, at.digest[..].try_into().ok()?))).collect()
+        let reply = timeout(ASK_LIMIT, link.client().ok()?.digests(request)).await.ok()?;
+        // Every node asks, a learner too, which asks for nothing else: so each hears in time that it was removed.
+        Some(reply.inspect_err(|status| link.note_refusal(status)).ok()?.into_inner())
     }
+}
+
+fn digests_of(reply: DigestsReply) -> Option<BTreeMap<u64, Digest>> {
+    reply.digests.into_iter().map(|at| Some((at.log_index, at.digest[..].try_into().ok()?))).collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]

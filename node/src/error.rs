@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jangbu_proto::Malformed;
+use jangbu_proto::{Malformed, cluster::v1::Removal};
 use jangbu_raft_store::StoreError;
 
 /// Why a call was not answered, told by what the caller should do next.
@@ -28,6 +28,9 @@ pub enum CallError {
     /// The caller isn't who it must be (peers only).
     #[error("{message}")]
     Denied { reason: Reason, message: String },
+    /// The caller was removed from the cluster (peers only), and is told what proves it.
+    #[error("node {node} was removed from the cluster")]
+    Removed { node: u64, removal: Removal },
     /// The cluster's state doesn't allow it (operators only). Nothing was done.
     #[error("{message}")]
     Precondition { reason: Reason, message: String },
@@ -64,7 +67,7 @@ impl CallError {
             Self::Unavailable { .. } => "unavailable",
             Self::NotProposed => "not_proposed",
             Self::OutcomeUnknown => "outcome_unknown",
-            Self::Denied { .. } => "denied",
+            Self::Denied { .. } | Self::Removed { .. } => "denied",
             Self::Precondition { .. } => "precondition",
             Self::Internal { .. } => "internal",
         }
@@ -96,4 +99,9 @@ pub enum NodeError {
     /// The cluster says that this is not the node it knows.
     #[error("{0}")]
     Disowned(String),
+    #[error(
+        "node {node} was removed from the cluster ({how}). Don't start it again. To use this machine again, give it a new \
+         node_id and an empty data_dir, start it, and type: jangbu member add"
+    )]
+    Removed { node: u64, how: String },
 }

@@ -3,7 +3,7 @@
 //!     api ──► admission ─► batcher ─┬─► proposer ──► Raft ──► raft-store
 //!      │                            └─► forwarder ─► the leader's peer door
 //!      └────► reader ──────────────────► raft-store
-//!     peers: the wires between replicas     membership, pulse, snapshots, digests: what a cluster needs to stay one
+//!     peers: the wires between replicas     membership, hearsay, pulse, snapshots, digests: what a cluster needs to stay one
 //!
 //! [`run`] is a node's whole life. It stands on an [`Environment`] alone, so the simulator runs the same code.
 //!
@@ -20,6 +20,7 @@ pub mod environment;
 pub mod error;
 pub mod forwarder;
 pub mod health;
+pub mod hearsay;
 pub mod http;
 pub mod identity;
 pub mod leadership;

@@ -7,8 +7,9 @@
 //! * A node id is never used twice: Raft could not tell the new node from the old one, and would count votes and entries
 //!   that were lost with it.
 //! * Nobody is removed if those who are left could not go on.
+//! * An address is changed to where the member itself answers: a cluster that called another node by it could elect two leaders.
 //!
-//! Not here: refusing calls from whoever isn't a member (`peers/envelope.rs`).
+//! Not here: refusing calls from whoever isn't a member (`peers/envelope.rs`), and how that one hears of it (`hearsay.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,7 +68,7 @@ impl Membership {
         }
         let mut nodes = BTreeMap::new();
         for address in peer_addresses {
-            let (id, node) = self.identify_fresh(address, deadline).await?;
+            let (id, node) = self.identify(address, deadline).await?;
             if nodes.insert(id, node).is_some() {
                 let message = format!("{address}: node id {id} is named twice");
                 return Err(CallError::precondition(reason::NODE_IN_USE, message));
@@ -94,16 +95,12 @@ impl Membership {
     /// Adds a fresh node as learner. Blocks on it and on a quorum.
     pub async fn add(&self, peer_address: &str, deadline: Instant) -> Result<(), CallError> {
         let _alone = self.alone()?;
-        let (id, node) = self.identify_fresh(peer_address, deadline).await?;
+        let (id, node) = self.identify(peer_address, deadline).await?;
         if let Some(member) = self.member(id) {
             if member.incarnation == node.incarnation {
                 return Ok(());
             }
-            let message = format!(
-                "node id {id} belongs to a member whose data folder was another one; a node that lost its data \
-                 comes back under a new id"
-            );
-            return Err(CallError::precondition(reason::NODE_IN_USE, message));
+            return Err(another_folder(id));
         }
         let highest = self.state.highest_node_id();
         if id <= highest {
@@ -112,6 +109,21 @@ impl Membership {
         }
         let added = timeout_at(deadline, self.raft.add_learner(id, node, false)).await;
         changed(added.map(|added| added.map(drop)))
+    }
+
+    /// Tells all where a member is now. The address is believed because the member itself answers there, from the data
+    /// folder that the cluster knows. Blocks on it and on a quorum.
+    pub async fn update(&self, peer_address: &str, deadline: Instant) -> Result<(), CallError> {
+        let _alone = self.alone()?;
+        let (id, node) = self.identify(peer_address, deadline).await?;
+        let known = self.member(id).ok_or_else(|| unknown_node(id))?;
+        if known.incarnation != node.incarnation {
+            return Err(another_folder(id));
+        }
+        if known == node {
+            return Ok(());
+        }
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, node)])), true, deadline).await
     }
 
     /// Makes a learner a voter, if it has caught up. Blocks on a quorum.
@@ -204,7 +216,7 @@ impl Membership {
     }
 
     /// Asks the node at an address who it is; it must be in no cluster, or in this one already.
-    async fn identify_fresh(&self, peer_address: &str, deadline: Instant) -> Result<(u64, NodeInfo), CallError> {
+    async fn identify(&self, peer_address: &str, deadline: Instant) -> Result<(u64, NodeInfo), CallError> {
         let mut operator = self.peers.operator(peer_address)?;
         let limit = deadline.min(Instant::now() + Duration::from_secs(5));
         let reply = timeout_at(limit, operator.identify(IdentifyRequest {})).await;
@@ -334,8 +346,16 @@ fn unknown_node(id: u64) -> CallError {
     CallError::precondition(reason::UNKNOWN_NODE, format!("node {id} is no member"))
 }
 
+fn another_folder(id: u64) -> CallError {
+    let message = format!(
+        "node id {id} belongs to a member whose data folder was another one; a node that lost its data comes back under a \
+         new id"
+    );
+    CallError::precondition(reason::NODE_IN_USE, message)
+}
+
 fn unreachable_node(address: &str, why: &str) -> CallError {
-    CallError::unavailable(reason::NOT_READY, format!("{address}: {why}"))
+    CallError::unavailable(reason::NOT_READY, format!("no node answers at {address}: {why}"))
 }
 
 fn stopped(error: impl std::fmt::Display) -> CallError {

@@ -43,6 +43,10 @@ pub struct Metrics {
     clock_offset: Family<PeerLabels, FloatGauge>,
     /// Comparisons of digests with the other replicas that found a difference. Must be 0.
     pub digest_mismatches: Counter,
+    /// 1 while a majority has another time than this node. Must be 0.
+    pub clock_wrong: Gauge,
+    /// Snapshots that other nodes sent and that couldn't be opened here. Must be 0.
+    pub snapshots_refused: Counter,
     /// Pulses proposed, each of which expires what is due.
     pub pulses: Counter,
     raft: RaftGauges,
@@ -126,6 +130,8 @@ impl Metrics {
             entry_requests: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             clock_offset: Family::default(),
             digest_mismatches: Counter::default(),
+            clock_wrong: Gauge::default(),
+            snapshots_refused: Counter::default(),
             pulses: Counter::default(),
             raft: RaftGauges::default(),
             registry: Registry::default(),
@@ -161,6 +167,16 @@ impl Metrics {
             self.clock_offset.clone(),
         );
         registry.register("digest_mismatches", "Replicas found to differ; must be 0", self.digest_mismatches.clone());
+        registry.register(
+            "clock_wrong",
+            "1 while a majority has another time than this node; must be 0",
+            self.clock_wrong.clone(),
+        );
+        registry.register(
+            "snapshots_refused",
+            "Snapshots from other nodes that can't be opened; must be 0",
+            self.snapshots_refused.clone(),
+        );
         registry.register("pulses", "Pulses proposed to expire what is due", self.pulses.clone());
         self.raft.register(registry);
     }

@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use jangbu_proto::{
     CLIENT_DOOR_DESCRIPTORS,
     cluster::v1::{operator_server::OperatorServer, peer_server::PeerServer},
@@ -31,13 +31,14 @@ use crate::{
     api::{ledger::LedgerService, operator::OperatorService},
     applied::AppliedIndex,
     batcher::{Batcher, WayOut},
-    clock_skew::ClockSkew,
+    clock_skew::{Abdication, ClockSkew},
     config::{NodeConfig, Timings},
     digests::Digests,
     environment::{Environment, draw_id},
     error::NodeError,
     forwarder::Forwarder,
     health::Health,
+    hearsay::{HEARSAY_MAX, Hearing},
     http,
     identity::Identity,
     leadership,
@@ -79,7 +80,7 @@ pub fn run(
     environment: Environment,
     stop: CancellationToken,
 ) -> BoxFuture<'static, Result<(), NodeError>> {
-    async move { Node::start(config, environment).await?.serve(stop).await }.boxed()
+    Node::start(config, environment).and_then(|node| node.serve(stop)).boxed()
 }
 
 /// A node whose doors are open.
@@ -147,9 +148,12 @@ impl Node {
             cause = self.cannot_go_on() => Err(cause),
             () = stop.cancelled() => Ok(()),
         };
-        match &ended {
-            Ok(()) => self.drain().await,
-            Err(cause) => tracing::error!(%cause, "this node can't go on"),
+        if let Err(cause) = &ended {
+            tracing::error!(%cause, "this node can't go on");
+        }
+        // A node that was removed can be trusted with what it has begun: the answer to who removed it, if it led.
+        if matches!(ended, Ok(()) | Err(NodeError::Removed { .. })) {
+            self.drain().await;
         }
         self.close().await;
         ended
@@ -260,7 +264,6 @@ fn node_info(config: &NodeConfig, doors: &Doors, store: &Store) -> NodeInfo {
 /// All that stands between the store and the doors.
 struct Rooms {
     config: NodeConfig,
-    environment: Environment,
     settings: Http2Settings,
     raft: Raft,
     peers: Arc<Peers>,
@@ -274,6 +277,7 @@ struct Rooms {
     membership: Arc<Membership>,
     snapshots: Arc<Snapshots>,
     reception: Arc<Reception>,
+    clock_skew: Arc<ClockSkew>,
     gate: Arc<Gate>,
     state: jangbu_raft_store::StateReader,
     endings: mpsc::UnboundedReceiver<NodeError>,
@@ -294,7 +298,9 @@ impl Rooms {
         let settings = config.http2();
         let timings = config.network.timings();
         let metrics = Metrics::new(config.node_id);
-        let peers = Arc::new(Peers::new(identity.clone(), timings.clone(), settings.clone(), &environment));
+        let (hearsay, heard) = mpsc::channel(HEARSAY_MAX);
+        let peers = Peers::new(identity.clone(), timings.clone(), settings.clone(), &environment, hearsay);
+        let peers = Arc::new(peers);
 
         let Store { log, state, reader: state_reader, log_stats, incoming, fatal, .. } = store;
         let raft_config = Arc::new(raft_config(&config, &timings)?);
@@ -305,9 +311,11 @@ impl Rooms {
         let leadership = leadership::watch(&raft, &tasks, stop_all.clone());
         let applied = AppliedIndex::watch(&raft, &tasks, stop_all.clone());
         let (end, endings) = mpsc::unbounded_channel();
-        let gate = Arc::new(Gate::new(identity.clone(), raft.clone(), state_reader.clone(), end));
+        let gate = Arc::new(Gate::new(identity.clone(), raft.clone(), state_reader.clone(), end.clone()));
 
-        let proposer = Arc::new(Proposer::new(raft.clone(), environment.clock.clone()));
+        let (clock, clock_skew_max) = (environment.clock.clone(), config.limits.clock_skew_max());
+        let clock_skew = Arc::new(ClockSkew::new(clock, metrics.clone(), clock_skew_max));
+        let proposer = Arc::new(Proposer::new(raft.clone(), environment.clock.clone(), clock_skew.clone()));
         let forwarder = Arc::new(Forwarder::new(peers.clone()));
         let admission = Arc::new(Admission::new(&config.limits, environment.entropy.clone(), metrics.clone()));
         let batcher = Batcher::start(
@@ -356,9 +364,12 @@ impl Rooms {
             raft: raft.clone(),
             gate: gate.clone(),
             receiver: incoming,
+            metrics: metrics.clone(),
             limit: timings.snapshot_progress_timeout,
             one_at_a_time: tokio::sync::Mutex::default(),
         });
+        let abdication =
+            Abdication { skew: clock_skew.clone(), membership: membership.clone(), leadership: leadership.clone() };
         let pulse = Pulse {
             proposer,
             state: state_reader.clone(),
@@ -367,15 +378,27 @@ impl Rooms {
             clock: environment.clock.clone(),
             metrics: metrics.clone(),
         };
+        let hearing = Hearing {
+            raft: raft.clone(),
+            state: state_reader.clone(),
+            identity: identity.clone(),
+            heard,
+            end,
+            moved: false,
+        };
         let digests = Digests {
             raft: raft.clone(),
             peers: peers.clone(),
             state: state_reader.clone(),
+            clock_skew: clock_skew.clone(),
             metrics: metrics.clone(),
             every: Duration::from_millis(config.storage.digest_interval_ms),
         };
         tasks.spawn(pulse.run(stop_all.clone()));
         tasks.spawn(digests.run(stop_all.clone()));
+        tasks.spawn(hearing.run(stop_all.clone()));
+        tasks.spawn(abdication.run(stop_all.clone()));
+        tasks.spawn(peers.clone().follow(raft.clone(), stop_all.clone()));
         let (taking, stop) = (snapshots.clone(), stop_all.clone());
         tasks.spawn(async move { taking.run(stop).await });
 
@@ -393,6 +416,7 @@ impl Rooms {
             membership,
             snapshots,
             reception,
+            clock_skew,
             gate,
             state: state_reader,
             endings,
@@ -401,7 +425,6 @@ impl Rooms {
             stop_clients: CancellationToken::new(),
             stop_all,
             config,
-            environment,
         })
     }
 
@@ -468,7 +491,6 @@ impl Rooms {
             let (health, metrics) = (self.health.clone(), self.metrics.clone());
             self.tasks.spawn(http::serve(listener, health, metrics, self.stop_all.clone()));
         }
-        self.warn_if_moved();
         self.raft.run();
         Ok(Node {
             info: self.identity.info.clone(),
@@ -485,19 +507,6 @@ impl Rooms {
             stop_clients: self.stop_clients,
             stop_all: self.stop_all,
         })
-    }
-
-    /// The members know each other by the addresses they joined with.
-    fn warn_if_moved(&self) {
-        let metrics = self.raft.server_metrics();
-        let known = metrics.borrow_watched().membership_config.membership().get_node(&self.config.node_id).cloned();
-        if let Some(known) = known.filter(|known| known.peer_address != self.identity.info.peer_address) {
-            tracing::warn!(
-                known = known.peer_address,
-                now = self.identity.info.peer_address,
-                "the cluster calls this node at another address; it can't be reached before that leads here"
-            );
-        }
     }
 
     fn ledger_service(&self) -> LedgerService {
@@ -534,7 +543,7 @@ impl Rooms {
             state: self.state.clone(),
             leadership: self.membership.leadership.clone(),
             reception: self.reception.clone(),
-            clock_skew: Arc::new(ClockSkew::new(self.environment.clock.clone(), self.metrics.clone())),
+            clock_skew: self.clock_skew.clone(),
             deadline_max: self.config.limits.deadline_max(),
             tasks: self.tasks.clone(),
         }

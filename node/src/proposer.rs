@@ -8,6 +8,7 @@
 //! * `NotProposed` is said only of what is in no log. openraft refuses with `ForwardToLeader` before it appends
 //!   (raft_core.rs, `write_entries`, alpha.37); for what it had appended and lost it says `LogEntryDiscarded`, which is
 //!   unknown, as is everything else.
+//! * A clock that is known to be wrong stamps nothing (`clock_skew.rs`).
 //!
 //! Not here: whether this node leads. Raft itself refuses if it doesn't.
 
@@ -23,28 +24,36 @@ use openraft::errors::{ClientWriteError, RaftError};
 
 use crate::{
     batcher::{Applied, Outcome},
+    clock_skew::ClockSkew,
     environment::Clock,
 };
 
 pub struct Proposer {
     raft: Raft,
     clock: Arc<dyn Clock>,
+    clock_skew: Arc<ClockSkew>,
     /// The latest time that was stamped here, or that came back from applying.
     last: AtomicU64,
 }
 
 impl Proposer {
-    pub fn new(raft: Raft, clock: Arc<dyn Clock>) -> Self {
-        Self { raft, clock, last: AtomicU64::new(0) }
+    pub fn new(raft: Raft, clock: Arc<dyn Clock>, clock_skew: Arc<ClockSkew>) -> Self {
+        Self { raft, clock, clock_skew, last: AtomicU64::new(0) }
     }
 
     /// Proposes the requests as one entry and waits until it is applied here. Blocks on a quorum, without a limit.
     pub async fn propose(&self, builder: BatchBuilder) -> Outcome {
+        if self.clock_skew.is_wrong() {
+            return Outcome::NotProposed;
+        }
         self.write(builder.finish(self.stamp())).await
     }
 
     /// Proposes to expire what is due by now. Blocks on a quorum, without a limit.
     pub async fn pulse(&self) -> Outcome {
+        if self.clock_skew.is_wrong() {
+            return Outcome::NotProposed;
+        }
         self.write(batch::pulse(self.stamp())).await
     }
 

@@ -49,7 +49,7 @@ pub enum Command {
     /// Make a cluster, and ask how it is.
     #[command(subcommand)]
     Cluster(cluster::Command),
-    /// The nodes of a cluster: list, add, promote, remove.
+    /// The nodes of a cluster: list, add, update, promote, remove.
     #[command(subcommand)]
     Member(member::Command),
     /// The node that leads: show, move.

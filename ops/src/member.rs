@@ -26,6 +26,19 @@ pub enum Command {
         #[arg(long)]
         promote: bool,
     },
+    /// Tell the cluster where a member is now: a machine moved, or got another address.
+    #[command(
+        after_help = "Stop the node, give it its new addresses (listen or advertise in its configuration), start it with its old
+data_dir, and type the address that its peer door has now. The others reach it again from then on. One node at a time:
+more than half of the voters must hear each other.
+
+Example:
+  jangbu member update 10.0.9.5:7401"
+    )]
+    Update {
+        /// The member's peer door, host:port, where it is now.
+        peer: String,
+    },
     /// Make a node that has caught up a voter.
     Promote {
         /// The node's number.
@@ -67,6 +80,7 @@ impl Command {
                 }
                 show(global.output, &reply)
             }
+            Command::Update { peer } => show(global.output, &leader.update_member(peer).await?),
             Command::Promote { node } => show(global.output, &leader.promote_member(node).await?),
             Command::Remove { node, force } => show(global.output, &leader.remove_member(node, force).await?),
         }

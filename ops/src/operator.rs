@@ -45,6 +45,10 @@ impl Operator {
         self.answer(self.client.clone().add_member(self.request(AddMemberRequest { peer_address })).await)
     }
 
+    pub async fn update_member(&self, peer_address: String) -> Result<MembershipReply, Failure> {
+        self.answer(self.client.clone().update_member(self.request(UpdateMemberRequest { peer_address })).await)
+    }
+
     pub async fn promote_member(&self, node_id: u64) -> Result<MembershipReply, Failure> {
         self.answer(self.client.clone().promote_member(self.request(PromoteMemberRequest { node_id })).await)
     }
@@ -58,7 +62,12 @@ impl Operator {
     }
 
     pub async fn verify(&self, log_index: u64) -> Result<VerifyReply, Failure> {
-        self.answer(self.client.clone().verify(self.request(VerifyRequest { log_index })).await)
+        self.answer(self.client.clone().verify(self.request(VerifyRequest { log_index, deep: false })).await)
+    }
+
+    /// Reads all that the node has stored.
+    pub async fn verify_deep(&self) -> Result<VerifyReply, Failure> {
+        self.answer(self.client.clone().verify(self.request(VerifyRequest { log_index: 0, deep: true })).await)
     }
 
     pub async fn take_snapshot(&self) -> Result<TakeSnapshotReply, Failure> {

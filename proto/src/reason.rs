@@ -12,10 +12,10 @@
 //! | DEADLINE_EXCEEDED   | NOT_PROPOSED                                           | no           | ask again                 |
 //! | DEADLINE_EXCEEDED   | OUTCOME_UNKNOWN (with the ids)                         | maybe        | ask again, with those ids |
 //! | PERMISSION_DENIED   | WRONG_CLUSTER, WRONG_NODE, WRONG_INCARNATION,          | no           | an operator must look     |
-//! |                     | NOT_A_MEMBER                                           |              |                           |
+//! |                     | NOT_A_MEMBER (with a Removal, if it was one)           |              |                           |
 //! | FAILED_PRECONDITION | ALREADY_INITIALIZED, NOT_INITIALIZED, NODE_IN_USE,     | no           | the message says          |
 //! |                     | UNKNOWN_NODE, MEMBERSHIP_BUSY, LAGGING, NO_QUORUM_LEFT,|              |                           |
-//! |                     | GONE_BY                                                |              |                           |
+//! |                     | GONE_BY, SNAPSHOT_UNUSABLE                             |              |                           |
 //! | INTERNAL            | INTERNAL                                               | maybe        | an operator must look     |
 //!
 //! Laws
@@ -32,7 +32,7 @@ use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::pb;
 
-use crate::{Malformed, jangbu::v1};
+use crate::{Malformed, cluster, jangbu::v1};
 
 /// The request makes no sense.
 pub const MALFORMED: &str = "MALFORMED";
@@ -86,6 +86,9 @@ pub const NO_QUORUM_LEFT: &str = "NO_QUORUM_LEFT";
 /// The log index that was asked for has gone by.
 pub const GONE_BY: &str = "GONE_BY";
 
+/// The files of a snapshot are what was promised, and no state can be opened from them (between replicas only).
+pub const SNAPSHOT_UNUSABLE: &str = "SNAPSHOT_UNUSABLE";
+
 /// A fault of ours.
 pub const INTERNAL: &str = "INTERNAL";
 
@@ -112,6 +115,12 @@ pub fn malformed(malformed: &Malformed) -> Status {
     let bad_request = pb::BadRequest { field_violations: vec![violation] };
     let details = vec![error_info(MALFORMED, BTreeMap::new()), any(BAD_REQUEST, &bad_request)];
     compose(Code::InvalidArgument, malformed.to_string(), details)
+}
+
+/// PERMISSION_DENIED, with what proves to the caller that it was removed.
+pub fn removed(message: impl Into<String>, removal: &cluster::v1::Removal) -> Status {
+    let details = vec![error_info(NOT_A_MEMBER, BTreeMap::new()), any(REMOVAL, removal)];
+    compose(Code::PermissionDenied, message.into(), details)
 }
 
 /// RESOURCE_EXHAUSTED, with the delay in RetryInfo.
@@ -158,6 +167,8 @@ pub struct Told {
     pub retry_after: Option<Duration>,
     /// The first field that BadRequest names.
     pub field: Option<Malformed>,
+    /// Goes with NOT_A_MEMBER.
+    pub removal: Option<cluster::v1::Removal>,
 }
 
 /// What a failure tells. Details that can't be read tell nothing.
@@ -169,6 +180,7 @@ pub fn told(status: &Status) -> Told {
             ERROR_INFO => told.reason = decoded::<ErrorInfo>(&detail).filter(is_ours).unwrap_or_default().reason,
             RETRY_INFO => told.retry_after = decoded(&detail).and_then(retry_delay),
             BAD_REQUEST => told.field = decoded(&detail).and_then(first_violation),
+            REMOVAL => told.removal = decoded(&detail),
             _ => {}
         }
     }
@@ -202,6 +214,7 @@ fn first_violation(bad_request: pb::BadRequest) -> Option<Malformed> {
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 const BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
+const REMOVAL: &str = "type.googleapis.com/cluster.v1.Removal";
 
 /// google.rpc.ErrorInfo with its metadata in order: tonic-types keeps it in a HashMap, whose order would reach the wire.
 #[derive(Clone, PartialEq, Message)]
@@ -242,7 +255,7 @@ mod tests {
         let refusal = Malformed::new("transfers[3].code", "65536 is above 65,535");
         let status = malformed(&refusal);
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(told(&status), Told { reason: MALFORMED.into(), field: Some(refusal), retry_after: None });
+        assert_eq!(told(&status), Told { reason: MALFORMED.into(), field: Some(refusal), ..Told::default() });
         let bad_request = status.get_details_bad_request().expect("others read it too");
         assert_eq!(bad_request.field_violations[0].field, "transfers[3].code");
     }
@@ -267,6 +280,17 @@ mod tests {
         assert_eq!(info.metadata["last_id"], (u128::MAX - 8_189).to_string());
         assert_eq!(info.metadata["ids"].split(',').count(), IDS_MAX);
         assert!(status.details().len() < 6 * 1024);
+    }
+
+    #[test]
+    fn a_removal_comes_with_its_proof() {
+        let removal = cluster::v1::Removal {
+            cluster_id: Bytes::from_static(&[7; 16]),
+            membership: Some(cluster::v1::LogId { term: 3, node_id: 2, index: 40 }),
+        };
+        let status = removed("node 3 was removed", &removal);
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert_eq!(told(&status), Told { reason: NOT_A_MEMBER.into(), removal: Some(removal), ..Told::default() });
     }
 
     #[test]

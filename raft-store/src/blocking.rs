@@ -35,11 +35,15 @@ pub enum Lane {
     Flush,
     /// Snapshots: built, sent, received, installed.
     Snapshot,
-    /// Reads of what is not in memory.
+    /// What applying an entry asks of the disk: old ids. Its own, so that no query holds up a payment.
+    Apply,
+    /// Reads of what is not in memory, for whoever asks.
     Read,
+    /// Reads of everything, to see whether it is still what was written. Nobody waits behind them.
+    Scrub,
 }
 
-const LANES: [Lane; 5] = [Lane::Log, Lane::Spare, Lane::Flush, Lane::Snapshot, Lane::Read];
+const LANES: [Lane; 7] = [Lane::Log, Lane::Spare, Lane::Flush, Lane::Snapshot, Lane::Apply, Lane::Read, Lane::Scrub];
 
 pub type Work = Box<dyn FnOnce() + Send>;
 

@@ -42,7 +42,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Lays a consistent copy of all that was written, synced, into the new folder `dir`. Cheap: files that never change are linked.
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
 
-    /// Reads everything and compares it with the engine's own checksums.
+    /// Reads every table and compares it with the engine's own checksums.
     fn scrub(&self) -> Result<(), StoreError>;
 
     /// Bytes of memory and disk in use, for the metrics.

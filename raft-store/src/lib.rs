@@ -52,7 +52,7 @@ pub use error::{Fatal, StoreError};
 pub use identity::{DataFolder, Identity};
 pub use log::{LogConfig, LogSetup, LogStats};
 pub use log_store::LogStore;
-pub use reader::{Page, Read, StateReader, VerifyReport};
+pub use reader::{Page, Read, Scrubbed, StateReader, VerifyReport};
 pub use snapshot::SnapshotData;
 pub use snapshot::receive::{Incoming, ReceiveError, SnapshotReceiver};
 pub use state::AppliedPoint;

@@ -13,11 +13,15 @@
 //! Not here: whether this replica is fresh enough to be asked (`node`'s reader), and the form of answers on the wire (`proto`).
 
 use crate::blocking::{Blocking, Lane, run_blocking};
+use crate::codec;
 use crate::disk::{Disk, Found};
+use crate::engine::Engine;
 use crate::error::{Fatal, StoreError};
 use crate::runs::{Cursor, RunKind, SideKey, history_key, pair};
+use crate::schema::Family;
 use crate::snapshot::Snapshots;
 use crate::state::{AppliedPoint, SharedState, State};
+use crate::type_config::LogId;
 use jangbu_ledger::{
     Account, AccountBalance, AccountFilter, AccountFilterFlags, AccountFlags, AccountId, ChangeEventsFilter, Digest,
     Event, EventNumber, Head, IdState, QueryFilter, Side, Slot, Totals, Transfer, TransferId,
@@ -32,7 +36,7 @@ pub const EXAMINED_MAX: usize = 65_536;
 /// Events of a scan that are looked at under one hold of the lock: some tens of microseconds.
 const MEMORY_CHUNK: usize = 4_096;
 
-/// Events of a scan that are read from disk in one piece of work: applying may wait in the same lane, for old ids.
+/// Events of a scan that are read from disk in one piece of work: other queries wait in the same lane.
 const DISK_CHUNK: usize = 4_096;
 
 /// Accounts of a query that are looked at under one hold of the lock.
@@ -40,6 +44,9 @@ const ACCOUNTS_CHUNK: usize = 16_384;
 
 /// Pages of a recount that are read at a time.
 const RECOUNT_EVENTS: u64 = 32_768;
+
+/// Longer than any key, and greater.
+const AFTER_ALL_KEYS: &[u8] = &[0xff; 40];
 
 /// An answer, and the index it holds at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +83,13 @@ pub struct VerifyReport {
     pub accounts_over_limit: u64,
     pub accounts_count: u64,
     pub events_count: u64,
+}
+
+/// What was read and found right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    pub values_count: u64,
+    pub values_bytes: u64,
 }
 
 /// Reads the state that a `StateMachine` writes. Clones are cheap.
@@ -148,6 +162,15 @@ impl StateReader {
     /// Waits until the store can't go on; for ever, if all goes well.
     pub async fn fatal(&self) -> Arc<StoreError> {
         self.fatal.raised().await
+    }
+
+    /// Whether a node was a member once and isn't any more, by what is agreed on: the log id of the membership without it.
+    pub fn removed(&self, node_id: u64) -> Option<LogId> {
+        let state = self.shared.read();
+        let is_member = state.membership.membership().get_node(&node_id).is_some();
+        // Ids only grow: one above all that were ever members is of a node that is yet to be added, as far as is known here.
+        let was_member = node_id <= state.highest_node_id;
+        if was_member && !is_member { *state.membership.log_id() } else { None }
     }
 
     // --- accounts
@@ -376,19 +399,30 @@ impl StateReader {
         }))
     }
 
-    /// Has the engine read everything and compare it with its checksums.
-    pub async fn scrub(&self) -> Result<(), StoreError> {
+    /// Reads all that was flushed and compares it with its checksums: the engine's tables, then every value with its own seal. A recount reads
+    /// neither the indexes nor what no event leads to; this does. Costs two reads of the whole state, one at a time on a thread of their own.
+    pub async fn scrub(&self) -> Result<Scrubbed, StoreError> {
         let disk = self.shared.read().disk.clone();
-        self.on_disk(move || disk.engine.scrub()).await
+        self.in_lane(Lane::Scrub, move || scrub(&*disk.engine)).await
     }
 
-    /// Reads the disk. Damage that is met stops the replica.
     async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let read = run_blocking(&*self.blocking, Lane::Read, work).await;
-        read.map_err(|error| StoreError::Fenced(self.fatal.raise(error).to_string()))
+        self.in_lane(Lane::Read, work).await
+    }
+
+    /// Reads the disk. Damage that is met stops the replica.
+    async fn in_lane<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let fatal = self.fatal.clone();
+        // Raised by the lane: who asked may have gone away meanwhile.
+        let work = move || work().map_err(|error| StoreError::Fenced(fatal.raise(error).to_string()));
+        run_blocking(&*self.blocking, lane, work).await
     }
 }
 
@@ -603,6 +637,21 @@ fn change_event(state: &State, event: Event) -> ChangeEvent {
         debit_account: account_after(&event.debit),
         credit_account: account_after(&event.credit),
     }
+}
+
+/// Reads everything in an engine, and compares it with its checksums.
+pub(crate) fn scrub(engine: &dyn Engine) -> Result<Scrubbed, StoreError> {
+    engine.scrub()?;
+    let mut scrubbed = Scrubbed::default();
+    for family in Family::ALL {
+        engine.scan(family, &[], AFTER_ALL_KEYS, &mut |key, value| {
+            codec::unseal(family, key, value)?;
+            scrubbed.values_count += 1;
+            scrubbed.values_bytes += value.len() as u64;
+            Ok(())
+        })?;
+    }
+    Ok(scrubbed)
 }
 
 fn recount(disk: &Disk, from: u64, to: u64) -> Result<u128, StoreError> {

@@ -1,7 +1,7 @@
 //! Snapshots: a checkpoint of the state with a manifest, to be sent to a node that is too far behind.
 //!
 //!     build     flush -> checkpoint (hard links) -> what does it say it is? -> checksums of new files -> manifest -> rename
-//!     receive   offer -> what is lacking -> chunks, each file verified when it is whole          (`snapshot/receive.rs`)
+//!     receive   offer -> what is lacking -> chunks, each file verified when it is whole -> is it a state?   (`snapshot/receive.rs`)
 //!     install   links into a new state folder -> open, compare with the manifest -> CURRENT      (`snapshot/install.rs`)
 //!
 //! Laws

@@ -1,6 +1,6 @@
 //! Applies committed entries to the state: load, decide, answer; and now and then, freeze.
 //!
-//!     entry -> parse -> what can't memory answer? -> (Read lane: the disk) -> write lock { load, decide, unload } -> replies
+//!     entry -> parse -> what can't memory answer? -> (Apply lane: the disk) -> write lock { load, decide, unload } -> replies
 //!                                                                                └ enough gathered? freeze -> Flush lane (flush.rs)
 //!
 //! Laws
@@ -219,7 +219,7 @@ impl StateMachine {
             return Ok(Answers::default());
         }
         let disk = self.shared.read().disk.clone();
-        run_blocking(&*self.blocking, Lane::Read, move || questions.ask(&disk)).await
+        run_blocking(&*self.blocking, Lane::Apply, move || questions.ask(&disk)).await
     }
 
     // --- flushes

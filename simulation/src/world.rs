@@ -163,7 +163,7 @@ impl Pace {
         let (dice, slow_ms) = &mut *self.0.lock().expect("no holder of this lock panics");
         let usual_us = match lane {
             Lane::Log => dice.range(100, 1_500),
-            Lane::Read => dice.range(0, 1_000),
+            Lane::Apply | Lane::Read | Lane::Scrub => dice.range(0, 1_000),
             Lane::Spare | Lane::Flush => dice.range(500, 8_000),
             Lane::Snapshot => dice.range(500, 10_000),
         };

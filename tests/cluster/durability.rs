@@ -54,7 +54,8 @@ async fn flipped_bytes_in_the_state_are_named_before_they_are_answered() {
 
     cluster.node_mut(harmed).start();
     let ended = ended_when_recounted(&mut cluster, harmed).await;
-    ended.assert_gave_up_saying(&[".sst"]);
+    // RocksDB names the table, or its own manifest where it can't read what a table says of itself.
+    ended.assert_gave_up_saying(&["Corruption", "group-0/state-", "jangbu member"]);
     goes_on_and_is_replaced(cluster, payer, harmed).await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jangbu_proto::cluster::v1::AddMemberRequest;
+use jangbu_proto::cluster::v1::{AddMemberRequest, RemoveMemberRequest};
 use jangbu_tests::{Cluster, Payer, Payments, Settings, Sizes, damage, judge, payment, until, until_ok};
 use tonic::Code;
 
@@ -104,6 +104,49 @@ async fn a_node_id_is_never_used_again() {
     until("the fresh node answers", async || cluster.door(gone).status().await.ok()).await;
     let refused = cluster.door(leader).operator().add_member(AddMemberRequest { peer_address }).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_removed_while_it_was_away_is_told_so_and_ends() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let gone = cluster.other_than(&[leader]);
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != gone).collect();
+    let payer = Payer::start_at(&cluster, &others, Payments::default()).await;
+    cluster.node_mut(gone).kill();
+    cluster.dismiss(gone).await;
+
+    let mut gone = cluster.give_away(gone);
+    let term = cluster.status(leader).await.term;
+    // Each time it is started.
+    for _ in 0..2 {
+        gone.start();
+        let ended = gone.ended("it was removed").await;
+        ended.assert_gave_up_saying(&["was removed from the cluster (as node", "Don't start it again"]);
+    }
+    payer.progresses(100, "without the node that was removed").await;
+    assert_eq!(cluster.status(leader).await.term, term, "it disturbed nobody");
+    judge(&mut cluster, &payer.stop().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_removed_while_they_run_end_and_a_leader_answers_whoever_removed_it_first() {
+    let mut cluster = Cluster::start_with(Settings { nodes_count: 4, ..Settings::default() }).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.other_than(&[leader]);
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| ![leader, follower].contains(id)).collect();
+    let payer = Payer::start_at(&cluster, &others, Payments::default()).await;
+    for removed in [follower, leader] {
+        let leader = cluster.leader().await;
+        let request = RemoveMemberRequest { node_id: removed, force: false };
+        let removal = cluster.door(leader).operator().remove_member(request).await;
+        removal.unwrap_or_else(|status| panic!("node {removed} is removed: {status}"));
+        let mut gone = cluster.give_away(removed);
+        let ended = gone.ended("it was removed").await;
+        ended.assert_gave_up_saying(&["was removed from the cluster", "Don't start it again"]);
+        payer.progresses(100, "with one node less").await;
+    }
+    judge(&mut cluster, &payer.stop().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ impl Door {
 
     /// The replica recounts itself at what it has applied now.
     pub async fn verify(&self) -> Result<cluster::VerifyReply, Status> {
-        answered(PATIENCE * 4, self.operator().verify(cluster::VerifyRequest { log_index: 0 })).await
+        answered(PATIENCE * 4, self.operator().verify(cluster::VerifyRequest { log_index: 0, deep: false })).await
     }
 
     // --- writes

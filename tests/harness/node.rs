@@ -72,6 +72,13 @@ impl Node {
         node
     }
 
+    /// Has other addresses from its next start on, as a machine that moved.
+    pub fn moves(&mut self, sizes: Sizes) {
+        self.addresses = Addresses::free();
+        self.door = Door::new(&self.addresses.client);
+        self.configure(sizes);
+    }
+
     /// Writes its configuration, which it reads at its next start.
     pub fn configure(&self, sizes: Sizes) {
         let Addresses { client, peer, http } = &self.addresses;

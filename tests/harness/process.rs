@@ -15,6 +15,8 @@ use crate::wait::until;
 pub enum Signal {
     /// SIGTERM: please finish and go.
     Terminate,
+    /// SIGINT: Ctrl-C.
+    Interrupt,
     /// SIGKILL: gone.
     Kill,
     /// SIGSTOP: stands still, and knows nothing of it.
@@ -59,6 +61,7 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let number = match signal {
             Signal::Terminate => libc::SIGTERM,
+            Signal::Interrupt => libc::SIGINT,
             Signal::Kill => libc::SIGKILL,
             Signal::Pause => libc::SIGSTOP,
             Signal::Resume => libc::SIGCONT,

@@ -11,7 +11,7 @@ use jangbu_proto::{
     cluster::v1::{self, operator_server::Operator},
     convert, reason,
 };
-use jangbu_raft_store::{Raft, StateReader};
+use jangbu_raft_store::{Raft, Scrubbed, StateReader};
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
@@ -116,6 +116,16 @@ impl Operator for OperatorService {
         })
     }
 
+    async fn update_member(
+        &self,
+        request: Request<v1::UpdateMemberRequest>,
+    ) -> Result<Response<v1::MembershipReply>, Status> {
+        at_the_leader!(self, request, update_member, |asked, deadline| {
+            self.membership.update(&asked.peer_address, deadline).await?;
+            Ok(self.members())
+        })
+    }
+
     async fn promote_member(
         &self,
         request: Request<v1::PromoteMemberRequest>,
@@ -148,8 +158,7 @@ impl Operator for OperatorService {
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyReply>, Status> {
         let deadline = deadline(request.metadata(), &self.limits);
-        let log_index = request.into_inner().log_index;
-        self.verified(log_index, deadline).await.map(Response::new).map_err(to_status)
+        self.verified(request.into_inner(), deadline).await.map(Response::new).map_err(to_status)
     }
 
     async fn take_snapshot(
@@ -177,7 +186,8 @@ impl OperatorService {
         }
     }
 
-    async fn verified(&self, log_index: u64, deadline: Instant) -> Result<v1::VerifyReply, CallError> {
+    async fn verified(&self, asked: v1::VerifyRequest, deadline: Instant) -> Result<v1::VerifyReply, CallError> {
+        let log_index = asked.log_index;
         // The state itself waits for the index, and counts before the next entry is applied.
         let report = timeout_at(deadline, self.state.verify((log_index > 0).then_some(log_index))).await;
         let report = report.map_err(|_| {
@@ -188,6 +198,7 @@ impl OperatorService {
             let message = format!("more than entry {log_index} is applied here, and its state is gone");
             CallError::precondition(reason::GONE_BY, message)
         })?;
+        let scrubbed = if asked.deep { self.scrubbed(deadline).await? } else { Scrubbed::default() };
         Ok(v1::VerifyReply {
             log_index: report.at.log_index,
             digest: report.at.digest.to_vec().into(),
@@ -206,7 +217,18 @@ impl OperatorService {
             accounts_over_limit: report.accounts_over_limit,
             accounts_count: report.accounts_count,
             events_count: report.events_count,
+            values_read_count: scrubbed.values_count,
+            values_read_bytes: scrubbed.values_bytes,
         })
+    }
+
+    async fn scrubbed(&self, deadline: Instant) -> Result<Scrubbed, CallError> {
+        let scrubbed = timeout_at(deadline, self.state.scrub()).await;
+        let scrubbed = scrubbed.map_err(|_| {
+            let message = "reading everything takes longer than that; it goes on, and the node ends if it finds damage";
+            CallError::unavailable(reason::STALE, message)
+        })?;
+        Ok(scrubbed?)
     }
 
     fn members(&self) -> v1::MembershipReply {

@@ -14,6 +14,7 @@ pub fn to_status(error: CallError) -> Status {
         CallError::NotProposed => reason::status(Code::DeadlineExceeded, reason::NOT_PROPOSED, message),
         CallError::OutcomeUnknown => unknown(std::iter::empty()),
         CallError::Denied { reason, .. } => reason::status(Code::PermissionDenied, reason, message),
+        CallError::Removed { removal, .. } => reason::removed(message, &removal),
         CallError::Precondition { reason, .. } => reason::status(Code::FailedPrecondition, reason, message),
         CallError::Internal { .. } => reason::status(Code::Internal, reason::INTERNAL, message),
     }

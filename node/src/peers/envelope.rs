@@ -13,12 +13,17 @@
 
 use std::sync::Arc;
 
-use jangbu_proto::{Malformed, cluster::v1::Envelope, convert::bytes_16, reason};
+use jangbu_proto::{
+    Malformed,
+    cluster::v1::{Envelope, Removal},
+    convert::bytes_16,
+    reason,
+};
 use jangbu_raft_store::{Raft, StateReader};
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::mpsc;
 
-use super::GROUP;
+use super::{GROUP, convert};
 use crate::{
     error::{CallError, NodeError},
     identity::{Identity, hex},
@@ -123,11 +128,20 @@ impl Gate {
                 Err(CallError::denied(reason::WRONG_INCARNATION, message))
             }
             // Ids only grow: an id above all that were seen here is of a node that joined while this one was away.
-            None if any && claim.from_node <= self.reader.highest_node_id() => {
-                let message = format!("node {} was removed from the cluster", claim.from_node);
-                Err(CallError::denied(reason::NOT_A_MEMBER, message))
-            }
+            None if any && claim.from_node <= self.reader.highest_node_id() => Err(self.not_a_member(claim)),
             None => Ok(()),
+        }
+    }
+
+    /// The sender hears what proves it, so that it can end: but only once the change is agreed on, and not merely under way.
+    fn not_a_member(&self, claim: &Claim) -> CallError {
+        let node = claim.from_node;
+        match self.reader.removed(node) {
+            Some(at) => {
+                let (cluster_id, membership) = (claim.cluster_id.to_vec().into(), convert::log_id_to_wire(&at));
+                CallError::Removed { node, removal: Removal { cluster_id, membership: Some(membership) } }
+            }
+            None => CallError::denied(reason::NOT_A_MEMBER, format!("node {node} is being removed from the cluster")),
         }
     }
 }

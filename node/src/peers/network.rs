@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use jangbu_proto::{
-    cluster::v1::{TransferLeaderReply, transfer_leader_reply},
+    cluster::v1::{self as wire, TransferLeaderReply, peer_client::PeerClient, transfer_leader_reply},
     entry::NodeInfo,
 };
 use jangbu_raft_store::{LogStats, SnapshotData, TypeConfig, Vote};
@@ -28,7 +28,7 @@ use openraft::{
     type_config::alias::SnapshotOf,
 };
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{Link, Peers, Purpose, append, convert, snapshot};
 
@@ -107,10 +107,7 @@ impl NetVote<TypeConfig> for PeerNetwork {
         asked: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = convert::vote_request_to_wire(&asked, self.control.envelope());
-        let mut client = self.control.client().map_err(|status| rpc_error(&self.control, status))?;
-        let reply = within(&self.control, option.hard_ttl(), client.vote(request)).await?;
-        convert::vote_reply_from_wire(reply.into_inner()).map_err(|error| network_error(error.to_string()))
+        self.ask_for_vote(asked, option, async |mut peer, request| peer.vote(request).await).await
     }
 
     async fn pre_vote(
@@ -118,9 +115,20 @@ impl NetVote<TypeConfig> for PeerNetwork {
         asked: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_for_vote(asked, option, async |mut peer, request| peer.pre_vote(request).await).await
+    }
+}
+
+impl PeerNetwork {
+    async fn ask_for_vote(
+        &self,
+        asked: VoteRequest<TypeConfig>,
+        option: RPCOption,
+        ask: impl AsyncFnOnce(PeerClient<Channel>, wire::VoteRequest) -> Result<Response<wire::VoteReply>, Status>,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let request = convert::vote_request_to_wire(&asked, self.control.envelope());
-        let mut client = self.control.client().map_err(|status| rpc_error(&self.control, status))?;
-        let reply = within(&self.control, option.hard_ttl(), client.pre_vote(request)).await?;
+        let client = self.control.client().map_err(|status| rpc_error(&self.control, status))?;
+        let reply = within(&self.control, option.hard_ttl(), ask(client, request)).await?;
         convert::vote_reply_from_wire(reply.into_inner()).map_err(|error| network_error(error.to_string()))
     }
 }
@@ -190,12 +198,11 @@ async fn within<T>(
 
 /// A refusal or a dead peer makes openraft wait before it tries again; anything else is tried again at once.
 pub fn rpc_error(link: &Link, status: Status) -> RPCError<TypeConfig> {
+    link.note_refusal(&status);
     match status.code() {
-        Code::PermissionDenied => {
-            link.refused(&status);
+        Code::PermissionDenied | Code::FailedPrecondition | Code::Unavailable | Code::Unknown => {
             Unreachable::from_string(status.message()).into()
         }
-        Code::Unavailable | Code::Unknown => Unreachable::from_string(status.message()).into(),
         _ => network_error(status.message().to_owned()),
     }
 }

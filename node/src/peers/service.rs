@@ -157,7 +157,7 @@ impl Peer for PeerService {
         let digests = self.state.digests().into_iter();
         let digests =
             digests.map(|(log_index, digest)| DigestAt { log_index, digest: digest.to_vec().into() }).collect();
-        Ok(Response::new(DigestsReply { digests }))
+        Ok(Response::new(DigestsReply { digests, clock_ns: self.clock_skew.now_ns() }))
     }
 }
 

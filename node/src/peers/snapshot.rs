@@ -7,6 +7,8 @@
 //! from an earlier snapshot aren't sent again. Everything is verified against the manifest before it is installed.
 //!
 //! Laws
+//! * A snapshot that its receiver can't open is refused before it hears of it as a state; the sender is told, looks after its own
+//!   files, and offers the same one again only after `OFFER_AGAIN_AFTER`.
 //! * A transfer without progress ends after `snapshot_progress_timeout`, on either side.
 //! * One transfer is received at a time.
 //!
@@ -14,6 +16,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::stream;
 use jangbu_proto::{
     Malformed,
@@ -21,10 +24,11 @@ use jangbu_proto::{
         FileWant, SnapshotChunk, SnapshotEnd, SnapshotInstalled, SnapshotMessage, SnapshotOffer, SnapshotReply,
         SnapshotWant, snapshot_message::Message as Sent, snapshot_reply::Message as Replied,
     },
+    reason,
 };
 use jangbu_raft_store::{Incoming, Raft, ReceiveError, SnapshotData, SnapshotReceiver, TypeConfig, Vote};
 use openraft::{
-    errors::{RPCError, StreamingError},
+    errors::{RPCError, StreamingError, Unreachable},
     raft::SnapshotResponse,
 };
 use tokio::{
@@ -38,7 +42,7 @@ use super::{
     envelope::Gate,
     network::{network_error, rpc_error},
 };
-use crate::error::CallError;
+use crate::{error::CallError, metrics::Metrics};
 
 /// One chunk: a few of them fit the stream's window.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -46,8 +50,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read ahead of the network.
 const CHUNKS_AHEAD: usize = 2;
 
-/// Verifying and installing reads all files once more; it may take this many times a chunk's limit.
-const INSTALL_LIMITS: u32 = 30;
+/// Verifying and installing reads all files some more times; it may take this many times a chunk's limit.
+const INSTALL_LIMITS: u32 = 60;
+
+/// A snapshot that its receiver couldn't open: what harmed it there, if it was that, may have passed. Megabytes must not go
+/// round in the meantime.
+const OFFER_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 type Failure = StreamingError<TypeConfig>;
 
@@ -59,6 +67,10 @@ pub async fn send(
     vote: Vote,
     snapshot: SnapshotData,
 ) -> Result<SnapshotResponse<TypeConfig>, Failure> {
+    let manifest = snapshot.manifest();
+    if link.unusable_snapshot().as_ref() == Some(&manifest) {
+        return Err(Unreachable::from_string("the peer can't open this snapshot").into());
+    }
     let sent = Transfer::open(link.clone(), vote, &snapshot).await;
     let sent = match sent {
         Ok(transfer) => transfer.run(&snapshot).await,
@@ -74,6 +86,7 @@ struct Transfer {
     link: Arc<Link>,
     requests: mpsc::Sender<SnapshotMessage>,
     replies: Streaming<SnapshotReply>,
+    manifest: Bytes,
     limit: Duration,
 }
 
@@ -91,7 +104,7 @@ impl Transfer {
         let failed = |status| rpc_error(&link, status);
         let mut client = link.client().map_err(failed)?;
         let replies = timeout(limit, client.install_snapshot(outgoing)).await.map_err(late)?.map_err(failed)?;
-        Ok(Self { link, requests, replies: replies.into_inner(), limit })
+        Ok(Self { link, requests, replies: replies.into_inner(), manifest: snapshot.manifest(), limit })
     }
 
     async fn run(mut self, snapshot: &SnapshotData) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
@@ -137,8 +150,15 @@ impl Transfer {
 
     async fn reply(&mut self, limit: Duration) -> Result<Replied, RPCError<TypeConfig>> {
         let reply = timeout(limit, self.replies.message()).await.map_err(late)?;
+        let reply = reply.inspect_err(|status| self.note_unusable(status));
         let reply = reply.map_err(|status| rpc_error(&self.link, status))?;
         reply.and_then(|reply| reply.message).ok_or_else(|| network_error("the receiver hung up".into()))
+    }
+
+    fn note_unusable(&self, status: &tonic::Status) {
+        if reason::told(status).reason == reason::SNAPSHOT_UNUSABLE {
+            self.link.note_unusable_snapshot(self.manifest.clone(), OFFER_AGAIN_AFTER);
+        }
     }
 }
 
@@ -162,6 +182,7 @@ pub struct Reception {
     pub raft: Raft,
     pub gate: Arc<Gate>,
     pub receiver: SnapshotReceiver,
+    pub metrics: Arc<Metrics>,
     pub limit: Duration,
     pub one_at_a_time: Mutex<()>,
 }
@@ -186,7 +207,11 @@ impl Reception {
         tracing::info!(from, files = files.len(), "receiving a snapshot");
         reply(replies, Replied::Want(SnapshotWant { files })).await;
         self.receive_files(&mut messages, &mut incoming).await?;
-        let snapshot = incoming.finish().await.map_err(receive_error)?;
+        let finished = incoming.finish().await;
+        if matches!(finished, Err(ReceiveError::Unusable(_))) {
+            self.metrics.snapshots_refused.inc();
+        }
+        let snapshot = finished.map_err(receive_error)?;
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         let installed = installed.map_err(|error| CallError::internal(error.to_string()))?;
         tracing::info!(from, "the snapshot is installed");
@@ -213,8 +238,7 @@ impl Reception {
 
     async fn next(&self, messages: &mut Streaming<SnapshotMessage>) -> Result<Sent, CallError> {
         let message = timeout(self.limit, messages.message()).await.map_err(|_| stuck())?;
-        let message =
-            message.map_err(|status| CallError::unavailable(jangbu_proto::reason::NOT_READY, status.message()))?;
+        let message = message.map_err(|status| CallError::unavailable(reason::NOT_READY, status.message()))?;
         let message = message.ok_or_else(|| Malformed::new("message", "the stream ends before the snapshot does"))?;
         message.message.ok_or_else(|| Malformed::new("message", "is empty").into())
     }
@@ -226,12 +250,13 @@ async fn reply(replies: &mpsc::Sender<Result<SnapshotReply, tonic::Status>>, mes
 }
 
 fn stuck() -> CallError {
-    CallError::unavailable(jangbu_proto::reason::NOT_READY, "the snapshot makes no progress")
+    CallError::unavailable(reason::NOT_READY, "the snapshot makes no progress")
 }
 
 fn receive_error(error: ReceiveError) -> CallError {
     match error {
         ReceiveError::Malformed(malformed) => malformed.into(),
+        ReceiveError::Unusable(_) => CallError::precondition(reason::SNAPSHOT_UNUSABLE, error.to_string()),
         ReceiveError::Store(error) => error.into(),
     }
 }

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<u64, Running>,
     pub folder: TempDir,
     adjust: fn(&mut NodeConfig),
+    /// What each node stands on.
+    world: Box<dyn Fn(u64) -> Environment + Send + Sync>,
 }
 
 /// A node on a runtime of its own, so that it can be taken away with all its tasks.
@@ -49,7 +51,21 @@ impl Cluster {
     }
 
     pub async fn adjusted(count: u64, adjust: fn(&mut NodeConfig)) -> Self {
-        let cluster = Self::fresh(count, adjust).await;
+        Self::fresh(count, adjust).await.initialized().await
+    }
+
+    /// In a world of its own.
+    pub async fn in_world(
+        count: u64,
+        adjust: fn(&mut NodeConfig),
+        world: impl Fn(u64) -> Environment + Send + Sync + 'static,
+    ) -> Self {
+        Self::fresh_in(count, adjust, Box::new(world)).await.initialized().await
+    }
+
+    async fn initialized(self) -> Self {
+        let cluster = self;
+        let count = cluster.nodes.len() as u64;
         let addresses = cluster.nodes.values().map(|node| node.peer_address.clone()).collect();
         let mut operator = cluster.operator(1).await;
         operator.initialize(InitializeRequest { peer_addresses: addresses }).await.expect("fresh nodes make a cluster");
@@ -61,8 +77,16 @@ impl Cluster {
 
     /// Nodes 1 to `count`, running, in no cluster.
     pub async fn fresh(count: u64, adjust: fn(&mut NodeConfig)) -> Self {
+        Self::fresh_in(count, adjust, Box::new(|_| Environment::production())).await
+    }
+
+    async fn fresh_in(
+        count: u64,
+        adjust: fn(&mut NodeConfig),
+        world: Box<dyn Fn(u64) -> Environment + Send + Sync>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut cluster = Self { nodes: BTreeMap::new(), folder, adjust };
+        let mut cluster = Self { nodes: BTreeMap::new(), folder, adjust, world };
         for id in 1..=count {
             cluster.start(id).await;
         }
@@ -72,7 +96,7 @@ impl Cluster {
     /// Starts a node, at the addresses it had before.
     pub async fn start(&mut self, id: u64) {
         let config = self.config(id);
-        let node = run(config).await.expect("the node starts");
+        let node = run(config, &|| (self.world)(id)).await.expect("the node starts");
         self.nodes.insert(id, node);
     }
 
@@ -214,11 +238,11 @@ impl Drop for Running {
 }
 
 /// Starts a node. One that was just killed may hold its folder for a moment longer.
-pub async fn run(config: NodeConfig) -> Result<Running, NodeError> {
+pub async fn run(config: NodeConfig, world: &(dyn Fn() -> Environment + Sync)) -> Result<Running, NodeError> {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let deadline = Instant::now() + PATIENCE;
     let node = loop {
-        let started = runtime.spawn(Node::start(config.clone(), Environment::production())).await.expect("no panic");
+        let started = runtime.spawn(Node::start(config.clone(), world())).await.expect("no panic");
         match started {
             Err(NodeError::Store(StoreError::Refused { .. })) | Err(NodeError::Listen { .. })
                 if Instant::now() < deadline =>

@@ -6,6 +6,14 @@ use tokio::{
 use crate::harness::Cluster;
 
 impl Cluster {
+    /// The value of a metric that has no labels but the node.
+    pub async fn metric(&self, id: u64, name: &str) -> u64 {
+        let metrics = self.get(id, "/metrics").await;
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")));
+        let line = line.unwrap_or_else(|| panic!("{name} is missing in {metrics}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+    }
+
     /// Status line, headers and body of a GET at a node's HTTP door.
     async fn get(&self, id: u64, path: &str) -> String {
         let address = self.nodes[&id].http_address.as_deref().expect("it has an HTTP door");

@@ -4,6 +4,9 @@
 
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
+mod clocks;
+mod digests;
+mod distances;
 mod envelopes;
 mod harness;
 mod health;

@@ -6,13 +6,13 @@
 //! Not here: what is written (`flush.rs`), and when.
 
 use super::{Batch, Change, Engine, EngineFactory, Row, Usage, Visit};
-use crate::error::StoreError;
+use crate::error::{REPLACE_ADVICE, StoreError};
 use crate::schema::Family;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ErrorKind,
+    FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,7 +165,8 @@ impl RocksEngine {
 }
 
 fn failed(doing: &'static str, dir: &Path, error: rocksdb::Error) -> StoreError {
-    StoreError::Engine { doing, path: dir.to_owned(), reason: error.into_string() }
+    let advice = if error.kind() == ErrorKind::Corruption { format!(". {REPLACE_ADVICE}") } else { String::new() };
+    StoreError::Engine { doing, path: dir.to_owned(), reason: format!("{}{advice}", error.into_string()) }
 }
 
 impl Engine for RocksEngine {

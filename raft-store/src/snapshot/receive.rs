@@ -5,11 +5,14 @@
 //!                                  000013.sst.part      as far as it came
 //!
 //! Laws
+//! * What is received is opened, read and compared with its manifest before anyone hears that it is here: what can't be a state is refused, and
+//!   the replica goes on with the one it has.
 //! * A file loses its `.part` only once it matched its checksum and was synced.
 //! * What lies here from an earlier attempt is used only for the same manifest, byte for byte, and is verified again.
 //!
 //! Not here: the stream (`node/peers/snapshot.rs`), and making it the state (`install.rs`).
 
+use super::install;
 use super::manifest::{self, FileInfo, Manifest};
 use super::{SnapshotData, Snapshots, checksum};
 use crate::blocking::{Lane, run_blocking};
@@ -28,6 +31,9 @@ pub enum ReceiveError {
     /// The sender's fault: refused, nothing is lost.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// The sender's fault as well: every file is what it promised, and together they are no state.
+    #[error("the snapshot is not the state that it says it is: {0}")]
+    Unusable(String),
     /// This node's disk.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,7 +91,7 @@ impl Incoming {
         self.with_reception(move |reception| reception.write(&file, offset, &data)).await
     }
 
-    /// All that was wanted has come. Blocks on the disk.
+    /// All that was wanted has come: is it a state? What isn't is removed, and may be offered again. Blocks on the disk, for two reads of everything.
     pub async fn finish(mut self) -> Result<Snapshot, ReceiveError> {
         self.with_reception(|reception| reception.finish()).await?;
         let reception = self.reception.take().expect("it comes back from every piece of work");
@@ -251,7 +257,14 @@ impl Reception {
         if let Some(name) = self.partial.keys().next() {
             return Err(Malformed::new("end", format!("{name} is not whole")).into());
         }
-        Ok(self.folder.io("syncing", &self.dir, self.folder.vfs.sync_dir(&self.dir))?)
+        self.folder.io("syncing", &self.dir, self.folder.vfs.sync_dir(&self.dir))?;
+        match install::try_open(&self.folder, &self.dir, &self.manifest) {
+            Ok(()) => Ok(()),
+            Err(why) => {
+                self.folder.remove(&self.dir)?;
+                Err(ReceiveError::Unusable(why.to_string()))
+            }
+        }
     }
 
     fn matches(&self, path: &Path, info: &FileInfo) -> Result<bool, StoreError> {

@@ -111,6 +111,36 @@ fn a_flipped_bit_in_any_value_is_found() {
     assert!(families_seen.iter().all(|(_, seen)| *seen), "every family has something to lose: {families_seen:?}");
 }
 
+/// A scrub reads what no query happens to ask for: the value alone gives the damage away.
+#[test]
+fn a_scrub_finds_a_flipped_bit_in_any_value_and_names_its_key() {
+    let mut replica = filled(Kind::Memory);
+    let scrubbed = now(replica.store().reader.scrub()).unwrap();
+    assert!(scrubbed.values_count > 50 && scrubbed.values_bytes > 50_000, "{scrubbed:?}");
+    replica.store = None;
+    let engine = replica.engines.open(&replica.dir.path().join("group-0/state-0")).unwrap();
+    for family in [Family::Journal, Family::Runs, Family::Rows] {
+        let mut rows = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        };
+        engine.scan(family, &[], &[0xff; 40], &mut visit).unwrap();
+        let (key, value) = rows.swap_remove(rows.len() / 2);
+        let mut damaged = value.clone();
+        damaged[0] ^= 1;
+        overwrite(&*engine, family, &key, damaged);
+        let error = match replica.try_open() {
+            // A page that is needed to open at all.
+            Err(error) => error,
+            Ok(store) => now(store.reader.scrub()).unwrap_err(),
+        };
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(error.to_string().contains(&format!("{}/{hex}", family.name())), "{error}");
+        overwrite(&*engine, family, &key, value);
+    }
+}
+
 fn overwrite(engine: &dyn jangbu_raft_store::engine::Engine, family: Family, key: &[u8], value: Vec<u8>) {
     let mut batch = Batch::new();
     batch.put(family, key, value);

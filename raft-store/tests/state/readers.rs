@@ -1,8 +1,12 @@
 //! Readers beside the writer: whatever is flushed, merged, installed or forgotten meanwhile, an answer is that of one index.
 
 use crate::harness::*;
-use jangbu_ledger::{AccountFilter, AccountFilterFlags, AccountId, ChangeEventsFilter, QueryFilter, TransferId};
-use jangbu_raft_store::blocking::Lanes;
+use futures_util::future::BoxFuture;
+use jangbu_ledger::{
+    AccountFilter, AccountFilterFlags, AccountId, ChangeEventsFilter, CreateTransferStatus, QueryFilter, TransferId,
+};
+use jangbu_proto::batch::Replies;
+use jangbu_raft_store::blocking::{Blocking, Lane, Lanes, Work};
 use jangbu_raft_store::vfs::StdVfs;
 use jangbu_raft_store::{Command, Entry, StateReader, StoreEnv, log_id};
 use openraft::EntryPayload;
@@ -80,4 +84,49 @@ async fn an_answer_is_that_of_one_index_whatever_goes_on_beside_it() {
         }
         assert!(store.fatal.cause().is_none());
     }
+}
+
+/// Counts what applying asks of the disk.
+struct Counted {
+    lanes: Lanes,
+    asked: AtomicU64,
+}
+
+impl Blocking for Counted {
+    fn run(&self, lane: Lane, work: Work) -> BoxFuture<'static, ()> {
+        self.asked.fetch_add(u64::from(lane == Lane::Apply), Ordering::Relaxed);
+        self.lanes.run(lane, work)
+    }
+}
+
+/// Every thread that reads for queries stands still, and more queries wait: an old id is looked up all the same.
+#[tokio::test]
+async fn queries_that_keep_all_readers_busy_hold_up_no_payment() {
+    let (dir, vfs) = (tempfile::tempdir().unwrap(), Arc::new(StdVfs));
+    let lanes = Arc::new(Counted { lanes: Lanes::new("test"), asked: AtomicU64::new(0) });
+    let engines = engines(Kind::Rocks);
+    let env = StoreEnv { log_vfs: vfs.clone(), state_vfs: vfs, engines, blocking: lanes.clone() };
+    let mut store = jangbu_raft_store::open(store_config(dir.path(), tiny()), env).await.unwrap();
+    let body = |index: u64, body| Entry { log_id: log_id(1, 1, index), payload: EntryPayload::Normal(Command(body)) };
+    let accounts = [account(1), account(2)];
+    store.state.apply_alone(body(1, accounts_body(SECOND, &accounts))).await.unwrap();
+    let payment = transfer(77, 1, 2, 5);
+    store.state.apply_alone(body(2, transfers_body(SECOND, &[payment]))).await.unwrap();
+    // Flushed: memory doesn't know it any more.
+    store.state.get_snapshot_builder().await.build_snapshot().await.unwrap();
+
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(std::sync::Mutex::new(held));
+    for _ in 0..64 {
+        let held = held.clone();
+        let stand_still = move || assert!(held.lock().unwrap().recv().is_err(), "nobody sends, the end releases");
+        drop(lanes.run(Lane::Read, Box::new(stand_still)));
+    }
+    let again = store.state.apply_alone(body(3, transfers_body(SECOND, &[payment])));
+    let applied = tokio::time::timeout(std::time::Duration::from_secs(30), again).await;
+    drop(release);
+    assert_eq!(lanes.asked.load(Ordering::Relaxed), 1, "memory didn't know the id any more");
+    let replies = Replies::parse(applied.expect("it waits for no query").unwrap().replies).unwrap();
+    let exists = CreateTransferStatus::Exists.code();
+    assert_eq!(replies.iter().next().unwrap().answers().map(|answer| answer.status).collect::<Vec<_>>(), [exists]);
 }

@@ -3,6 +3,7 @@
 use crate::harness::*;
 use jangbu_ledger::{AccountFilter, AccountFilterFlags, AccountId, TransferId};
 use jangbu_raft_store::engine::memory::MemoryEngines;
+use jangbu_raft_store::snapshot::manifest::Manifest;
 use jangbu_raft_store::testing::{CrashVfs, Dice, Survival};
 use jangbu_raft_store::{Incoming, ReceiveError, Store, StoreEnv, StoreError};
 use openraft::storage::RaftStateMachine;
@@ -292,6 +293,76 @@ fn files_that_were_in_the_last_snapshot_are_not_read_again() {
     std::fs::write(&path, bytes).unwrap();
     let second = replica.snapshot();
     assert_eq!(second.snapshot.description().file(&table.name), Some(&table));
+}
+
+// --- snapshots that are no state
+
+/// Harms a file of a snapshot as if it had happened before it was checksummed: everything about it agrees. `None`: there is no such file.
+fn harm_unnoticed(snapshot: &Snapshot, file: &str) -> Option<Manifest> {
+    let mut manifest = snapshot.snapshot.description().clone();
+    let info = manifest.files.iter_mut().find(|info| info.name.contains(file))?;
+    let path = snapshot.snapshot.dir().join(&info.name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    // Not through the link: the state keeps what is right.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    info.xxh3_128 = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
+    Some(manifest)
+}
+
+/// Offers a snapshot under another manifest, and sends it whole.
+fn offer(snapshot: &Snapshot, manifest: &Manifest, to: &mut Store) -> Result<Snapshot, ReceiveError> {
+    let mut incoming = now(to.incoming.begin(manifest.encode()))?;
+    assert!(send(snapshot, &mut incoming, usize::MAX)?);
+    now(incoming.finish())
+}
+
+#[test]
+fn a_snapshot_that_was_damaged_before_it_was_checksummed_is_refused_and_the_replica_goes_on() {
+    let mut harmed = Vec::new();
+    for (kind, file) in [(Kind::Rocks, ".sst"), (Kind::Rocks, "MANIFEST"), (Kind::Memory, "state.image")] {
+        let (mut leader, mut behind) = (Replica::new(kind, tiny()), Replica::new(kind, tiny()));
+        work(&mut leader, 1, 40);
+        work(&mut behind, 1, 3);
+        let before = behind.digest();
+        let good = leader.snapshot();
+        let Some(manifest) = harm_unnoticed(&good, file) else { continue };
+        harmed.push(file);
+        let refused = offer(&good, &manifest, behind.store()).unwrap_err();
+        assert!(matches!(refused, ReceiveError::Unusable(_)), "{file}: {refused}");
+        assert_eq!(behind.digest(), before);
+        assert!(behind.store().fatal.cause().is_none(), "{file}: the sender's damage doesn't stop the receiver");
+        let incoming = behind.dir.path().join("group-0/incoming");
+        assert_eq!(std::fs::read_dir(incoming).unwrap().count(), 0, "{file}: nothing of it is kept");
+
+        // The next one is welcome, and so is work.
+        work(&mut behind, 61, 1);
+        drop(good);
+        work(&mut leader, 10_000, 1);
+        let next = leader.snapshot();
+        // Tables that the harmed one had keep the checksum they were built with.
+        if file != ".sst" {
+            transfer_and_install(&next, behind.store()).unwrap();
+            same_answers(&mut leader, &mut behind);
+        }
+    }
+    assert_eq!(harmed, [".sst", "MANIFEST", "state.image"]);
+}
+
+#[test]
+fn a_snapshot_whose_manifest_tells_of_another_state_is_refused() {
+    for kind in KINDS {
+        let (mut leader, mut fresh) = (Replica::new(kind, tiny()), Replica::new(kind, tiny()));
+        work(&mut leader, 1, 10);
+        let snapshot = leader.snapshot();
+        let mut manifest = snapshot.snapshot.description().clone();
+        manifest.digest = "00".repeat(16);
+        let refused = offer(&snapshot, &manifest, fresh.store()).unwrap_err();
+        assert!(matches!(refused, ReceiveError::Unusable(_)), "{refused}");
+        transfer_and_install(&snapshot, fresh.store()).unwrap();
+    }
 }
 
 // --- crashes
