@@ -204,7 +204,8 @@ fn status_text(nodes: &[Node]) -> String {
     let newest =
         nodes.iter().filter_map(|node| node.status.as_ref()).max_by_key(|status| (status.term, status.applied_index));
     let role = |status: &NodeStatus| match newest {
-        // It was removed, and nobody tells it any more.
+        _ if status.cluster_id.is_empty() => "in no cluster".into(),
+        // It was removed, and has yet to hear of it.
         Some(newest) if !newest.voters.contains(&status.node_id) && !newest.learners.contains(&status.node_id) => {
             "no member".into()
         }
@@ -252,6 +253,8 @@ fn status_text(nodes: &[Node]) -> String {
 #[derive(Debug, Serialize)]
 struct Health {
     healthy: bool,
+    /// Nodes answer, and none of them is in a cluster.
+    unmade: bool,
     leader_id: Option<u64>,
     voters: usize,
     voters_serving: usize,
@@ -294,6 +297,7 @@ impl Health {
         }
         Health {
             healthy: problems.is_empty(),
+            unmade: !answers.is_empty() && answers.iter().all(|(_, status)| status.cluster_id.is_empty()),
             leader_id: leader.map(|status| status.node_id),
             voters: voters.len(),
             voters_serving: serving,
@@ -303,6 +307,10 @@ impl Health {
     }
 
     fn verdict(&self) -> Result<(), Failure> {
+        if self.unmade {
+            return Err(Failure::new(Kind::Unavailable, "these nodes are in no cluster yet")
+                .advise("make one of them: jangbu cluster init PEER,PEER,PEER (host:port of their peer doors)"));
+        }
         if self.leader_id.is_none() {
             return Err(Failure::new(Kind::Unavailable, "no leader: writes wait, local reads go on")
                 .advise("bring back nodes until more than half of the voters serve"));
@@ -320,7 +328,7 @@ fn health_text(health: &Health) -> String {
         ("healthy", if health.healthy { "yes".into() } else { "no".into() }),
         ("leader", health.leader_id.map_or_else(|| "none".into(), |id| format!("node {id}"))),
         ("voters serving", format!("{} of {}", health.voters_serving, health.voters)),
-        ("may still be lost", margin_text(health.quorum_margin)),
+        ("may still be lost", if health.unmade { "-".into() } else { margin_text(health.quorum_margin) }),
     ])];
     lines.extend(health.problems.iter().map(|problem| format!("- {problem}")));
     lines.join("\n")
@@ -346,6 +354,7 @@ mod tests {
         });
         let reply = StatusReply {
             node: Some(NodeInfo { node_id: id, ..NodeInfo::default() }),
+            cluster_id: vec![1; 16].into(),
             role: role.into(),
             term: 2,
             applied_index: 9,
@@ -366,6 +375,16 @@ mod tests {
         let health = Health::of(&[node(1, "Follower", 7), node(2, "Leader", 7), node(3, "Follower", 7)]);
         assert!(health.healthy, "{health:?}");
         assert_eq!((health.leader_id, health.quorum_margin), (Some(2), 1));
+    }
+
+    #[test]
+    fn nodes_in_no_cluster_are_told_how_to_become_one() {
+        let mut fresh = node(1, "Uninitialized", 0);
+        let status = fresh.status.as_mut().unwrap();
+        (status.cluster_id, status.voters, status.ready) = (String::new(), Vec::new(), false);
+        let failure = Health::of(&[fresh]).verdict().unwrap_err();
+        assert_eq!(failure.kind, Kind::Unavailable);
+        assert!(failure.advice.unwrap().contains("jangbu cluster init"));
     }
 
     #[test]

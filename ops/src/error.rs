@@ -5,6 +5,7 @@
 //! * A failure after something was asked of the cluster never claims that nothing happened (`OutcomeUnknown`).
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Why a command did not succeed. The number is the exit code.
@@ -64,6 +65,11 @@ impl Failure {
 
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(Kind::Usage, message)
+    }
+
+    /// A file that the command line names.
+    pub fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+        Failure::usage(format!("{} can't be read: {error}", path.display()))
     }
 
     pub fn advise(mut self, advice: impl Into<String>) -> Failure {

@@ -2,14 +2,14 @@
 
 use std::process::{Command, Output};
 
-use jangbu_tests::{Cluster, Payer, Payments, Settings, jangbu, jangbud, judge, until};
+use jangbu_tests::{Cluster, Payer, Payments, Settings, Sizes, jangbu, jangbud, judge, until};
 
 /// Exit codes, as `jangbu --help` lists them.
-const WELL: i32 = 0;
-const USAGE: i32 = 2;
+pub(crate) const WELL: i32 = 0;
+pub(crate) const USAGE: i32 = 2;
 const UNHEALTHY: i32 = 3;
-const UNAVAILABLE: i32 = 4;
-const CONFLICT: i32 = 7;
+pub(crate) const UNAVAILABLE: i32 = 4;
+pub(crate) const CONFLICT: i32 = 7;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_command_alone_a_dead_node_is_found_replaced_and_the_books_proven() {
@@ -37,10 +37,52 @@ async fn by_command_alone_a_dead_node_is_found_replaced_and_the_books_proven() {
     exits(USAGE, &cluster, &["cluster", "halth"]);
 
     let journal = payer.stop().await;
-    exits(WELL, &cluster, &["verify", "--audit"]);
+    exits(WELL, &cluster, &["verify", "--audit", "--deep", "--timeout", "60s"]);
     judge(&mut cluster, &journal).await;
     cluster.kill_all();
     exits(UNAVAILABLE, &cluster, &["cluster", "health", "--timeout", "2s"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_command_a_member_that_moved_is_found_again_and_no_stranger_at_its_address() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let moved = cluster.other_than(&[leader]);
+    let third = cluster.other_than(&[leader, moved]);
+    let payer = Payer::start_at(&cluster, &[leader, third], Payments::default()).await;
+    payer.progresses(100, "before anything happens").await;
+    cluster.node_mut(moved).kill();
+    cluster.node_mut(moved).moves(Sizes::Small);
+    let peer = cluster.node(moved).addresses.peer.clone();
+    exits(UNAVAILABLE, &cluster, &["member", "update", &peer]);
+
+    cluster.node_mut(moved).start();
+    until("it answers at its new address", async || cluster.door(moved).status().await.ok()).await;
+    until("it says what to do", async || {
+        cluster.node(moved).words().contains(&format!("jangbu member update {peer}")).then_some(())
+    })
+    .await;
+    // Whoever answers at an address must be a member: this one is a fresh node, and that one is of another cluster.
+    cluster.furnish(4).start();
+    until("the fresh node answers", async || cluster.door(4).status().await.ok()).await;
+    let stranger = cluster.give_away(4);
+    exits(CONFLICT, &cluster, &["member", "update", &stranger.addresses.peer]);
+    let foreign = Cluster::start_with(Settings { nodes_count: 1, ..Settings::default() }).await;
+    exits(CONFLICT, &cluster, &["member", "update", &foreign.node(1).addresses.peer]);
+
+    exits(WELL, &cluster, &["member", "update", &peer]);
+    exits(WELL, &cluster, &["member", "update", &peer]);
+    cluster.serves().await;
+    let listed = exits(WELL, &cluster, &["member", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(&peer));
+    // It counts again, and every node knows where it is: with the leader gone, the two others need each other.
+    payer.progresses(100, "with the node that moved").await;
+    cluster.node_mut(leader).kill();
+    payer.progresses(100, "on the votes of the third and the one that moved").await;
+    cluster.node_mut(leader).start();
+    cluster.serves().await;
+    exits(WELL, &cluster, &["cluster", "health"]);
+    judge(&mut cluster, &payer.stop().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +109,7 @@ async fn a_misspelt_setting_is_refused_by_name_before_a_node_starts() {
     assert!(!cluster.node(1).data.exists(), "checking makes nothing");
 }
 
-fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Output {
+pub(crate) fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Output {
     let output = ask(cluster, arguments);
     let code = output.status.code();
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -78,7 +120,7 @@ fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Output {
 }
 
 /// Runs the command against all nodes of the cluster, and waits for its end.
-fn ask(cluster: &Cluster, arguments: &[&str]) -> Output {
+pub(crate) fn ask(cluster: &Cluster, arguments: &[&str]) -> Output {
     let endpoints: Vec<&str> = cluster.ids().into_iter().map(|id| cluster.node(id).addresses.client.as_str()).collect();
     let command = || Command::new(jangbu()).args(arguments).env("JANGBU_ENDPOINTS", endpoints.join(",")).output();
     // Callers may be at work on this runtime meanwhile.

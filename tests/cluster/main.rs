@@ -9,6 +9,7 @@
 //!     streams       the packed stream keeps the same promises
 //!     time          log time decides what expires, and never runs backwards
 //!     command       the operator's command tells what is true
+//!     newcomer      a newcomer's commands, as they are typed
 //!     verdict       the judge of all these tests is not blind
 //!
 //! Nearly every test ends with the same verdict (`judge`): no acknowledged payment lost, none doubled, all replicas equal.
@@ -22,6 +23,7 @@ mod durability;
 mod failover;
 mod idempotency;
 mod membership;
+mod newcomer;
 mod shutdown;
 mod streams;
 mod time;

@@ -27,7 +27,7 @@ use clap::{Args, ValueEnum};
 
 use crate::access;
 use crate::cli::Global;
-use crate::error::{During as _, Failure, Kind};
+use crate::error::{Failure, Kind};
 use crate::text;
 use plan::Plan;
 use report::Report;
@@ -140,7 +140,7 @@ impl Arguments {
     }
 
     fn plan(&self) -> Result<Plan, Failure> {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).during(|| path.display().to_string());
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error));
         let content = read(&self.file)?;
         match self.format {
             Format::Berka => Ok(berka::plan(&content)),

@@ -53,7 +53,7 @@ impl Journal {
 
 /// All transfers of a journal.
 pub fn read(path: &Path) -> Result<Vec<Transfer>, Failure> {
-    let bytes = std::fs::read(path).during(|| path.display().to_string())?;
+    let bytes = std::fs::read(path).map_err(|error| Failure::unreadable(path, &error))?;
     let (records, _cut_short) = bytes.as_chunks::<{ Transfer::BYTES }>();
     match records.split_first() {
         Some((header, records)) if header.starts_with(MAGIC) => Ok(records.iter().map(Transfer::decode).collect()),

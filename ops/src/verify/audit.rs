@@ -1,7 +1,9 @@
 //! Goes through everything that happened, event by event, and checks that money moved once and as acknowledged.
 //!
-//! Pure: events in, findings out; about a hundred bytes of memory for each event. An independent second opinion, from what any client can see: it shares no code with the
-//! rules.
+//! Pure: events in, findings out. An independent second opinion, from what any client can see: it shares no code with the rules.
+//!
+//! To see that no id moves money twice, ids must be remembered: half a gibibyte of them at once. Where there are more, the events are gone through again for each further share of
+//! the ids. Besides, memory holds the accounts, the open holds, and what was acknowledged.
 //!
 //! Laws that are checked
 //! * Events come in strictly increasing time.
@@ -24,7 +26,11 @@ pub struct Audit {
     acknowledged: HashMap<TransferId, Transfer>,
     /// Acknowledged transfers that have been seen.
     seen_count: u64,
+    /// Of this share.
     seen: HashSet<TransferId>,
+    /// Which share of the ids is remembered, of how many.
+    share: u64,
+    shares: u64,
     balances: HashMap<AccountId, Sums>,
     /// Whether every account begins at zero: the audit has seen everything from the first event on.
     from_the_start: bool,
@@ -32,6 +38,8 @@ pub struct Audit {
     holds: HashMap<TransferId, i128>,
     last_timestamp: u64,
     pub events_count: u64,
+    /// Acknowledged transfers that were in no event.
+    pub lost: Vec<TransferId>,
     pub doubled: Vec<TransferId>,
     /// Acknowledged one way, recorded another.
     pub altered: Vec<TransferId>,
@@ -40,29 +48,42 @@ pub struct Audit {
     pub out_of_order_count: u64,
 }
 
+/// Ids that are remembered at once: about half a gibibyte.
+pub const IDS_AT_ONCE: u64 = 12 << 20;
+
 impl Audit {
-    /// `from_the_start`: the first event given is the first that ever happened.
-    pub fn new(acknowledged: Vec<Transfer>, from_the_start: bool) -> Audit {
+    /// `from_the_start`: the first event given is the first that ever happened. `shares`: how often all events will be given.
+    pub fn new(acknowledged: Vec<Transfer>, from_the_start: bool, shares: u64) -> Audit {
+        assert!(shares > 0, "the events are given at least once");
         let acknowledged = acknowledged.into_iter().map(|transfer| (transfer.id, transfer)).collect();
-        Audit { acknowledged, from_the_start, ..Audit::default() }
+        Audit { acknowledged, from_the_start, shares, ..Audit::default() }
     }
 
     pub fn event(&mut self, event: &ChangeEvent) {
-        self.events_count += 1;
-        self.out_of_order_count += u64::from(event.timestamp <= self.last_timestamp);
-        self.last_timestamp = event.timestamp;
-        if event.kind != EventKind::Expired {
+        if event.kind != EventKind::Expired && self.is_of_share(event.transfer.id) {
             self.transfer(&event.transfer);
         }
-        self.balances(event);
+        if self.share == 0 {
+            self.events_count += 1;
+            self.out_of_order_count += u64::from(event.timestamp <= self.last_timestamp);
+            self.last_timestamp = event.timestamp;
+            self.balances(event);
+        }
     }
 
-    /// Acknowledged transfers that were in no event.
-    pub fn lost(&self) -> Vec<TransferId> {
-        let mut lost: Vec<TransferId> =
-            self.acknowledged.keys().filter(|id| !self.seen.contains(id)).copied().collect();
-        lost.sort_unstable();
-        lost
+    /// All events were given once. True if they are to be given again.
+    pub fn all_were_given(&mut self) -> bool {
+        let lost = self.acknowledged.keys().filter(|id| self.is_of_share(**id) && !self.seen.contains(id));
+        let lost: Vec<TransferId> = lost.copied().collect();
+        self.lost.extend(lost);
+        self.lost.sort_unstable();
+        self.seen.clear();
+        self.share += 1;
+        self.share < self.shares
+    }
+
+    fn is_of_share(&self, id: TransferId) -> bool {
+        id.0 % u128::from(self.shares) == u128::from(self.share)
     }
 
     pub fn acknowledged_seen(&self) -> u64 {
@@ -156,9 +177,18 @@ mod tests {
     }
 
     fn audited(acknowledged: &[Transfer], events: &[ChangeEvent]) -> Audit {
-        let mut audit = Audit::new(acknowledged.to_vec(), true);
-        events.iter().for_each(|event| audit.event(event));
-        audit
+        let [at_once, in_shares] = [1, 3].map(|shares| {
+            let mut audit = Audit::new(acknowledged.to_vec(), true, shares);
+            for _ in 0..shares {
+                events.iter().for_each(|event| audit.event(event));
+                audit.all_were_given();
+            }
+            audit
+        });
+        let findings = |audit: &Audit| (audit.lost.clone(), audit.doubled.clone(), audit.altered.clone());
+        assert_eq!(findings(&at_once), findings(&in_shares), "the shares find what is found at once");
+        assert_eq!((&at_once.unexplained, at_once.events_count), (&in_shares.unexplained, in_shares.events_count));
+        at_once
     }
 
     fn payment() -> ChangeEvent {
@@ -168,13 +198,13 @@ mod tests {
     #[test]
     fn what_was_acknowledged_and_is_there_once_is_in_order() {
         let audit = audited(&[transfer(10, 5)], &[payment()]);
-        assert_eq!((audit.acknowledged_seen(), audit.lost().len(), audit.doubled.len()), (1, 0, 0));
+        assert_eq!((audit.acknowledged_seen(), audit.lost.len(), audit.doubled.len()), (1, 0, 0));
         assert!(audit.altered.is_empty() && audit.unexplained.is_empty());
     }
 
     #[test]
     fn an_acknowledged_transfer_that_is_nowhere_is_lost() {
-        assert_eq!(audited(&[transfer(10, 5), transfer(11, 5)], &[payment()]).lost(), [TransferId(11)]);
+        assert_eq!(audited(&[transfer(10, 5), transfer(11, 5)], &[payment()]).lost, [TransferId(11)]);
     }
 
     #[test]
@@ -228,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_audit_that_begins_later_takes_the_first_balance_it_sees() {
-        let mut audit = Audit::new(Vec::new(), false);
+        let mut audit = Audit::new(Vec::new(), false, 1);
         audit.event(&event(EventKind::SinglePhase, transfer(10, 5), [0, 105, 0, 0], [0, 0, 0, 205]));
         assert!(audit.unexplained.is_empty());
     }
