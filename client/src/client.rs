@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use crate::{
-    ClientError, Ids, PackedStream, StreamConfig,
+    ClientError, Gatherer, Ids, PackedStream, StreamConfig,
     endpoints::Endpoints,
     environment::{Clock, Entropy, system_clock, system_entropy},
     records::{self, Record, settle},
@@ -170,6 +170,11 @@ impl Client {
     /// A stream for many requests in flight. Connects when it is first used.
     pub fn stream(&self, config: StreamConfig) -> PackedStream {
         PackedStream::open(self.clone(), config)
+    }
+
+    /// Gathers the single transfers of many tasks into packed requests, at most `config.window` of them in flight.
+    pub fn gather(&self, config: StreamConfig) -> Gatherer {
+        Gatherer::open(self.clone(), config)
     }
 
     // --- writes

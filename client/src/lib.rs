@@ -2,6 +2,7 @@
 //!
 //!     Client          the nine operations, on ledger types     -> one node, and another if need be
 //!     PackedStream    many requests in flight, for heavy producers
+//!     Gatherer        single transfers of many tasks, gathered into packed requests
 //!     OperatorClient  what the `jangbu` command asks
 //!     Ids             time-ordered ids
 //!
@@ -23,6 +24,7 @@ mod environment;
 mod error;
 #[cfg(test)]
 mod fake;
+mod gather;
 mod id;
 mod operator;
 mod records;
@@ -32,6 +34,7 @@ mod stream;
 pub use client::{Client, ClientConfig, Created, Fate, Page, Read, SessionToken};
 pub use environment::{Clock, Entropy, system_clock, system_entropy};
 pub use error::ClientError;
+pub use gather::Gatherer;
 pub use id::{Ids, id};
 pub use jangbu_proto::{
     Malformed,

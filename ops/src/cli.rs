@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
-use crate::{account, cluster, demo, dev, events, import, leader, load, member, text, transfer, verify};
+use crate::{account, bench, cluster, demo, dev, events, import, leader, load, member, text, transfer, verify};
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
 #[derive(Debug, Parser)]
@@ -69,6 +69,8 @@ pub enum Command {
     Load(load::Arguments),
     /// Prove that the replicas agree, that debits equal credits, and that nothing acknowledged is lost.
     Verify(verify::Arguments),
+    /// The same work on this cluster, PostgreSQL and etcd, side by side.
+    Bench(bench::Arguments),
     /// The whole story: start, pay, kill the leader, go on, prove.
     Demo(demo::Arguments),
     /// Completions for a shell.
@@ -95,6 +97,7 @@ impl Cli {
             Command::Import(arguments) => arguments.run(&global).await,
             Command::Load(arguments) => arguments.run(&global).await,
             Command::Verify(arguments) => arguments.run(&global).await,
+            Command::Bench(arguments) => arguments.run(&global).await,
             Command::Demo(arguments) => arguments.run(&global).await,
             Command::Completion { shell } => {
                 let mut script = Vec::new();

@@ -271,15 +271,7 @@ impl Arguments {
     }
 
     fn cluster(&self) -> dev::StartArgs {
-        dev::StartArgs {
-            dir: dev::DirArg { dir: self.dir.clone() },
-            nodes: 3,
-            data_centers: ["seoul", "daejeon", "busan"].map(String::from).to_vec(),
-            jangbud: self.jangbud.clone(),
-            network: "loopback".into(),
-            set: Vec::new(),
-            no_init: false,
-        }
+        dev::StartArgs { jangbud: self.jangbud.clone(), ..dev::StartArgs::three_in(&self.dir) }
     }
 
     fn journal(&self) -> PathBuf {

@@ -17,6 +17,7 @@
 
 pub mod access;
 pub mod account;
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod demo;

@@ -190,7 +190,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// From a random place on, so that clusters started at the same moment look in different places. All are held until
 /// the last is found, so that no two are the same.
-fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let first = rand::random_range(PORTS);
     let candidates = (first..PORTS.end).chain(PORTS.start..first);
     let held: Vec<(u16, TcpListener)> =

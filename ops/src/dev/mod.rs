@@ -106,6 +106,21 @@ pub struct RestartArgs {
     pub dir: DirArg,
 }
 
+impl StartArgs {
+    /// Three nodes in `path`, as shipped.
+    pub fn three_in(path: &Path) -> StartArgs {
+        StartArgs {
+            dir: DirArg { dir: path.to_path_buf() },
+            nodes: 3,
+            data_centers: ["seoul", "daejeon", "busan"].map(String::from).to_vec(),
+            jangbud: None,
+            network: "loopback".into(),
+            set: Vec::new(),
+            no_init: false,
+        }
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}`: write KEY=VALUE"))?;
     Ok((key.to_string(), value.to_string()))

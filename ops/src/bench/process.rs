@@ -1,0 +1,118 @@
+//! A foreign program that the comparison runs: started here, and ended here.
+//!
+//! Not here: our own nodes, which outlive the command that started them (`dev::process`).
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::error::{During as _, Failure};
+
+/// Whom a program runs as, where it refuses to run as root.
+#[derive(Clone, Copy, Debug)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl User {
+    /// None if we are not root: then it runs as we do.
+    pub fn unless_we_are_nobody_special(name: &str) -> Result<Option<User>, Failure> {
+        // SAFETY: it only reads a number of this process.
+        if unsafe { libc::geteuid() } != 0 {
+            return Ok(None);
+        }
+        let users = fs::read_to_string("/etc/passwd").during(|| "/etc/passwd".into())?;
+        let user = users.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let is_it = fields.first() == Some(&name);
+            is_it.then(|| Some(User { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? }))?
+        });
+        user.map(Some).ok_or_else(|| Failure::usage(format!("there is no user `{name}` to run as")))
+    }
+}
+
+/// Gives a folder to the user that will work in it.
+pub fn own(folder: &Path, user: Option<User>) -> Result<(), Failure> {
+    let Some(user) = user else { return Ok(()) };
+    std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid)).during(|| folder.display().to_string())
+}
+
+pub struct Process(Child);
+
+impl Process {
+    /// In a process group of its own: a Ctrl-C at our terminal is not meant for it.
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        directory: &Path,
+        log: &Path,
+        user: Option<User>,
+    ) -> Result<Process, Failure> {
+        let log = File::options().create(true).append(true).open(log).during(|| log.display().to_string())?;
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(directory).stdin(Stdio::null()).process_group(0);
+        command.stdout(log.try_clone()?).stderr(log);
+        if let Some(user) = user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        Ok(Process(command.spawn().during(|| program.display().to_string())?))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Sends a signal and waits until it has ended, by SIGKILL at the latest.
+    pub async fn end(mut self, signal: libc::c_int, patience: Duration) -> Result<(), Failure> {
+        self.signal(signal);
+        let began = Instant::now();
+        while self.0.try_wait()?.is_none() {
+            if began.elapsed() > patience {
+                self.signal(libc::SIGKILL);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL for it and all that it started: as a machine that loses its power.
+    pub async fn kill_tree(self, patience: Duration) -> Result<(), Failure> {
+        let descendants: Vec<u32> = super::usage::tree(self.pid()).into_iter().skip(1).collect();
+        self.end(libc::SIGKILL, patience).await?;
+        for pid in descendants {
+            // SAFETY: as below; they were its children a moment ago, and end by themselves soon after it otherwise.
+            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        }
+        Ok(())
+    }
+
+    /// Where nothing can be awaited any more.
+    pub fn end_now(mut self, signal: libc::c_int) {
+        self.signal(signal);
+        let _ = self.0.wait(); // it has ended, one way or the other
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: `kill` takes two numbers; the child has not been waited for, so its id is still its own.
+        unsafe { libc::kill(self.0.id() as libc::pid_t, signal) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_ends_when_it_is_told_to() {
+        let folder = std::env::temp_dir();
+        let log = folder.join(format!("jangbu-bench-process-{}", std::process::id()));
+        let process = Process::start(Path::new("sleep"), &["1000"], &folder, &log, None).unwrap();
+        let pid = process.pid();
+        process.end(libc::SIGTERM, Duration::from_secs(10)).await.unwrap();
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        fs::remove_file(log).unwrap();
+    }
+}
