@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All checks and tests, as CI runs them: format, lints, every test in the release profile, and a set of simulated seeds.
+# All checks and tests, as CI runs them: format, lints, every test in the release profile, what a transfer may cost, and a
+# set of simulated seeds.
 #
 #   ops/test.sh            everything
 #   ops/test.sh NAME…      only tests whose name contains one of the words (format and lints as well)
@@ -10,19 +11,20 @@ cd "$root"
 . "$root/ops/prepare.sh"
 
 prepare_build
+install_packages valgrind
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-say "1/5 format"
+say "1/6 format"
 cargo fmt --all --check
 
-say "2/5 build (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
+say "2/6 build (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
 cargo build --release --locked --workspace --all-targets
 
-say "3/5 lints"
+say "3/6 lints"
 cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
-say "4/5 tests"
+say "4/6 tests"
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 status=0
@@ -41,7 +43,9 @@ awk '
 ' "$report"
 
 if [ "$#" -eq 0 ]; then
-    say "5/5 simulation (about three minutes on two cores; more seeds are for the night)"
+    say "5/6 budgets: instructions, allocations and bytes written for each transfer (under a minute)"
+    "${CARGO_TARGET_DIR:-target}/release/jangbu-budget" || status=$?
+    say "6/6 simulation (about three minutes on two cores; more seeds are for the night)"
     "${CARGO_TARGET_DIR:-target}/release/jangbu-sim" run --seeds 0..60 || status=$?
     "${CARGO_TARGET_DIR:-target}/release/jangbu-sim" run --scenario all --seeds 0..1 || status=$?
 fi

@@ -58,8 +58,8 @@ impl Stage {
     /// Enough that chance does not show.
     pub(crate) const fn rounds(self) -> u64 {
         match self {
-            Stage::Decode | Stage::Encode | Stage::LogRecord => 32,
-            Stage::Apply => 64,
+            Stage::Decode | Stage::Encode | Stage::LogRecord => 64,
+            Stage::Apply => 128,
             // Eight flushes, then sixteen.
             Stage::StateWrite => 128,
         }
@@ -141,6 +141,8 @@ async fn log_record(rounds: u64) {
         let (done, durable) = TypeConfig::oneshot();
         log.append([entry(round, transfers_body(round))], IOFlushed::signal(done)).await.expect("appended");
         durable.await.expect("answered").expect("durable");
+        // As behind a snapshot: segments are used again, not made anew.
+        log.purge(log_id(1, 1, round)).await.expect("purged");
     }
 }
 

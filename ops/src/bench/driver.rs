@@ -113,7 +113,7 @@ async fn work(
     let mut answers = Vec::new();
     while let Some(intended) = schedule.next() {
         tokio::time::sleep_until(intended.into()).await;
-        caller.ask(&requests.next()).await?;
+        caller.ask(&requests.draw()).await?;
         let at = Instant::now();
         answers.push(Answer { at, latency: at - intended });
     }

@@ -56,7 +56,7 @@ pub struct Arguments {
     /// How often each system is started anew and measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// How long each of a row's three measurements takes, after a warm-up of a quarter of it.
+    /// How long each of a row's three measurements takes, after a warm-up of a second.
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// At the end, so many transfers in largest requests on this cluster: the rate of each tenth.
@@ -92,7 +92,8 @@ impl Arguments {
     async fn measure(&self) -> Result<Report, Failure> {
         let rows = self.chosen();
         let times = Times {
-            warm_up: Duration::from_millis(u64::from(self.seconds) * 250),
+            // What the row before left to be done in the background should be over.
+            warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(self.seconds.into()),
         };
         let mut report = Report::new(self.rounds, self.seconds);

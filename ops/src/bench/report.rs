@@ -256,7 +256,7 @@ impl Report {
 pub(super) mod tests {
     use super::*;
 
-    pub fn report(rates: &[(&'static str, &'static str, f64)]) -> Report {
+    pub(in crate::bench) fn report(rates: &[(&'static str, &'static str, f64)]) -> Report {
         let mut report = Report::new(1, 1);
         for (row, system, per_second) in rates {
             report.add(Outcome {

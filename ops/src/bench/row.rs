@@ -137,7 +137,7 @@ impl Requests {
         Requests { row, chance: StdRng::seed_from_u64(seed), held: false }
     }
 
-    pub fn next(&mut self) -> Request {
+    pub fn draw(&mut self) -> Request {
         match self.row.work {
             Work::Pay { per_request, mix } => Request::Pay(self.payments(per_request, mix)),
             Work::TwoPhase { .. } if std::mem::take(&mut self.held) => Request::Post,
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn payments(mix: Mix, count: u32) -> Vec<Payment> {
-        match Requests::new(pay("", 1, count, mix), 7).next() {
+        match Requests::new(pay("", 1, count, mix), 7).draw() {
             Request::Pay(payments) => payments,
             other => panic!("{other:?}"),
         }
@@ -209,7 +209,7 @@ mod tests {
     fn every_system_is_asked_for_the_same() {
         for row in ROWS {
             let (mut one, mut other) = (Requests::new(*row, 1), Requests::new(*row, 1));
-            assert!((0..4).all(|_| one.next() == other.next()), "{}", row.name);
+            assert!((0..4).all(|_| one.draw() == other.draw()), "{}", row.name);
         }
     }
 
@@ -238,8 +238,8 @@ mod tests {
     fn holds_and_posts_take_turns() {
         let row = ROWS.iter().find(|row| matches!(row.work, Work::TwoPhase { .. })).unwrap();
         let mut requests = Requests::new(*row, 1);
-        assert!(matches!(requests.next(), Request::Hold(_)));
-        assert_eq!(requests.next(), Request::Post);
-        assert!(matches!(requests.next(), Request::Hold(_)));
+        assert!(matches!(requests.draw(), Request::Hold(_)));
+        assert_eq!(requests.draw(), Request::Post);
+        assert!(matches!(requests.draw(), Request::Hold(_)));
     }
 }
