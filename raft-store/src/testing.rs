@@ -8,6 +8,26 @@ mod stepped;
 pub use crash_vfs::{CrashVfs, Survival};
 pub use stepped::Stepped;
 
+/// From now on this process ends without the global destructors of C++, with the status that it ends with.
+///
+/// To be called once a store on RocksDB is open. Threads that a test leaves behind may still be at work in it when the test is
+/// over, and one that takes a mutex that was destroyed aborts the process. `jangbud` leaves in the same way.
+pub fn leave_without_destructors() {
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C" {
+        fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    }
+    extern "C" fn leave(status: c_int, _argument: *mut c_void) {
+        // SAFETY: _exit ends the process at once and touches no memory of it.
+        unsafe { libc::_exit(status) }
+    }
+    // Handlers run in the opposite order: before the destructors of all that was made before now.
+    // SAFETY: the handler lives as long as the program, and its argument is not looked at.
+    let refused = unsafe { on_exit(leave, std::ptr::null_mut()) };
+    assert_eq!(refused, 0, "there is memory for one more handler");
+}
+
 /// SplitMix64: a small generator for choices in tests, the same everywhere from the same seed.
 #[derive(Debug, Clone)]
 pub struct Dice(pub u64);

@@ -63,6 +63,7 @@ async fn openraft_accepts_the_store_on_the_memory_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn openraft_accepts_the_store_on_rocksdb() {
     pass(|| Arc::new(RocksEngines::new(8 << 20)), LogConfig::default()).await;
+    jangbu_raft_store::testing::leave_without_destructors();
 }
 
 /// No cache and tiny segments: every read of an entry that is written goes to the disk, and the log rolls all the time.

@@ -97,6 +97,7 @@ impl Cluster {
     pub async fn start(&mut self, id: u64) {
         let config = self.config(id);
         let node = run(config, &|| (self.world)(id)).await.expect("the node starts");
+        jangbu_raft_store::testing::leave_without_destructors();
         self.nodes.insert(id, node);
     }
 
