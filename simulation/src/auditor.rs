@@ -251,14 +251,16 @@ impl Judge<'_> {
                         .is_none_or(|(timestamp, told)| *timestamp >= last_at + history[*told].op.events_count() as u64)
                     && (is_account || became(op, place, &books.events[self.place_of[&happened_at]].transfer))
             };
-            let unknown = |(call, _): &&(usize, usize)| matches!(history[*call].answer, Answer::Unknown(_));
-            let retried = |(call, _): &&(usize, usize)| {
-                history[*call].retried && matches!(history[*call].answer, Answer::Written { .. })
+            let can_have = |(call, _): &&(usize, usize)| match history[*call].answer {
+                Answer::Unknown(_) => true,
+                Answer::Written { .. } => history[*call].retried,
+                _ => false,
             };
-            let fitting: Vec<&(usize, usize)> = candidates.iter().filter(fits).collect();
-            let Some(&(call, place)) =
-                fitting.iter().find(|it| unknown(it)).or_else(|| fitting.iter().find(|it| retried(it))).copied()
-            else {
+            // If several can have done it, the one that was asked first: no answer came before it that doesn't come
+            // before the others.
+            let first =
+                candidates.iter().filter(fits).filter(can_have).min_by_key(|(call, _)| history[*call].invoked_ns);
+            let Some(&(call, place)) = first else {
                 let law = if candidates.is_empty() { "no_phantom" } else { "nothing_done_means_nothing_done" };
                 let text = match candidates.first() {
                     None => format!("id {id} is in the books and nobody asked for it"),

@@ -271,6 +271,27 @@ fn a_payment_ordered_before_an_earlier_answer_is_found() {
     assert!(laws_broken(&run).contains(&"a_write_comes_after_what_was_answered"));
 }
 
+/// Found by seed 4074: another caller repeated a payment whose answer had been lost, and was answered first.
+#[test]
+fn of_two_calls_that_can_have_done_it_the_one_asked_first_did() {
+    let mut run = good_run();
+    let mut model = Model::default();
+    model.create_accounts(10, &[account(1, 0), account(2, 0)]);
+    model.create_transfers(20, &[pay(7, 1, 2, 5)]);
+    let other = model.create_transfers(30, &[pay(8, 1, 2, 5)]);
+    run.books = books_of(&model);
+    let lost = run.history[1].op.clone();
+    let exists = || vec![Outcome { status: tc::EXISTS, timestamp: 20 }];
+    let retried = |at, until, answer| Call { answered_ns: until, retried: true, ..call(lost.clone(), at, answer) };
+    run.history.truncate(1);
+    run.history.push(call(Op::CreateTransfers(vec![pay(8, 1, 2, 5)]), 20, written(3, 30, other)));
+    run.history.push(retried(30, 35, written(4, 40, exists())));
+    run.history.push(retried(10, 60, written(5, 50, exists())));
+    assert_eq!(laws_broken(&run), [""; 0]);
+    run.history[3].invoked_ns = 36;
+    assert_eq!(laws_broken(&run), ["a_write_comes_after_what_was_answered"]);
+}
+
 #[test]
 fn an_id_said_to_have_failed_needs_an_attempt_that_can_have_failed() {
     let mut model = Model::default();
