@@ -11,6 +11,7 @@ use std::{
 use jangbu_ledger::{
     Account, AccountBalance, AccountFilter, AccountId, ChangeEventsFilter, CreateAccountStatus, CreateResult,
     CreateTransferStatus, QueryFilter, Transfer, TransferId,
+    planted::{self, Bug},
 };
 use jangbu_proto::{
     Malformed,
@@ -202,8 +203,14 @@ impl Client {
     /// passing reason before answers `id_already_failed`.
     pub async fn create_transfers(&self, transfers: &[Transfer]) -> Result<Created<CreateTransferStatus>, ClientError> {
         let until = Instant::now() + self.deadline;
+        let mut attempts_count = 0;
         let ask = |mut door: Door, limit| {
-            let request = within(limit, convert::transfers_to_wire(transfers));
+            attempts_count += 1;
+            let message = match planted::is(Bug::RetryUnderNewId) && attempts_count > 1 {
+                true => convert::transfers_to_wire(&under_new_ids(transfers, attempts_count)),
+                false => convert::transfers_to_wire(transfers),
+            };
+            let request = within(limit, message);
             async move { door.create_transfers(request).await.map(Response::into_inner) }
         };
         let answered = self.write(transfers, ask).await?;
@@ -411,6 +418,13 @@ fn not_before<W: ReadReply>(floor: SessionToken, reply: W) -> Result<W, Status> 
         }
         _ => Ok(reply),
     }
+}
+
+/// A mistake that is planted: whoever retries so pays twice.
+fn under_new_ids(transfers: &[Transfer], attempt: u32) -> Vec<Transfer> {
+    let renewed =
+        |transfer: &Transfer| Transfer { id: TransferId(transfer.id.0 ^ u128::from(attempt) << 96), ..*transfer };
+    transfers.iter().map(renewed).collect()
 }
 
 /// Only a repeated request can have met its own chain.

@@ -61,6 +61,14 @@ pub enum Bug {
     ClientForgetsDoubt,
     /// History shows the other side's balance.
     HistoryOfTheOtherSide,
+    /// A follower's refusal counts as its consent: what only the leader has is committed and acknowledged.
+    AckBeforeCommit,
+    /// The log is purged further than the snapshot reaches.
+    PurgePastSnapshot,
+    /// A retry goes out under new ids.
+    RetryUnderNewId,
+    /// A change of members is told as done before it is committed.
+    MembersBeforeCommit,
 }
 
 #[cfg(feature = "planted")]
@@ -108,6 +116,10 @@ mod switch {
         Bug::BordersMixed,
         Bug::ClientForgetsDoubt,
         Bug::HistoryOfTheOtherSide,
+        Bug::AckBeforeCommit,
+        Bug::PurgePastSnapshot,
+        Bug::RetryUnderNewId,
+        Bug::MembersBeforeCommit,
     ];
 }
 

@@ -16,7 +16,7 @@ use crate::{
     chronicle::{Chronicle, Command, Phase},
     cluster::{CLIENT_PORT, PEER_PORT},
     door,
-    invariants::Sighting,
+    invariants::{MemberTold, Sighting},
     workload::{Generator, SharedTown},
     world::{SimClock, SimEntropy, SimTransport, http2, now_ns},
 };
@@ -220,9 +220,11 @@ async fn replace(
         } else if !is(&now, new_id, false) {
             ("add", everyone.add_member(&peer_door_of(new)).await.map(drop))
         } else if !is(&now, new_id, true) {
-            ("promote", everyone.promote_member(new_id).await.map(drop))
+            let told = || chronicle.book().members_told.push(MemberTold { id: new_id, voter: true });
+            ("promote", everyone.promote_member(new_id).await.map(|_| told()))
         } else if is(&now, old_id, false) {
-            ("remove", everyone.remove_member(old_id, true).await.map(drop))
+            let told = || chronicle.book().members_told.push(MemberTold { id: old_id, voter: false });
+            ("remove", everyone.remove_member(old_id, true).await.map(|_| told()))
         } else {
             return Ok(format!("node {old_id} replaced by {new_id}"));
         };

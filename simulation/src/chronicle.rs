@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     auditor::{Books, describe, records::*},
-    invariants::{Law, Sighting, laws},
+    invariants::{Law, MemberTold, Sighting, laws},
 };
 
 /// How far a run has come.
@@ -66,6 +66,8 @@ pub struct Book {
     pub sightings: BTreeMap<usize, Sighting>,
     pub commands: VecDeque<Command>,
     pub commands_running: usize,
+    /// What an operator was told, until somebody looks at the disks.
+    pub members_told: Vec<MemberTold>,
     pub callers_running: usize,
     pub books: Option<Books>,
     /// Requests without an outcome: places in `history`.

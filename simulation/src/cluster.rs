@@ -37,7 +37,7 @@ use crate::{
     chronicle::{Chronicle, Command, Phase},
     disk::{DiskFaults, SimDisk, Survival},
     faults::{Engine, Fault, Kind, Plan, Target},
-    invariants::{Disks, DurableNode},
+    invariants::{Disks, DurableNode, Loss},
     links::Links,
     workload::{Generator, SharedTown, Town},
     world::{EPOCH_NS, Pace, RESET_STREAM_DURATION, SimBlocking, SimClock, SimEntropy, SimTransport},
@@ -70,6 +70,8 @@ struct Node {
     down: u32,
     /// It lost what it had synced, by the plan, and will never be what it was.
     lost: bool,
+    /// All of it.
+    wiped: bool,
     /// Another takes its place.
     replaced: bool,
     /// The plan has done something to its disk.
@@ -204,6 +206,7 @@ impl<'a> Cluster<'a> {
             up_at_ms: None,
             down: 0,
             lost: false,
+            wiped: false,
             replaced: false,
             disk_suffered: false,
             ended: Rc::default(),
@@ -300,8 +303,9 @@ impl<'a> Cluster<'a> {
             }
             self.lift_what_is_over(now_ms);
             self.tend(now_ms);
-            if now_ms >= disks_at_ms {
-                disks_at_ms += DISKS_EVERY_MS;
+            let told = !self.chronicle.book().members_told.is_empty();
+            if now_ms >= disks_at_ms || told {
+                disks_at_ms = now_ms + DISKS_EVERY_MS;
                 self.look_at_disks();
             }
             if self.sim.elapsed() > RUN_MAX {
@@ -432,12 +436,18 @@ impl<'a> Cluster<'a> {
             .enumerate()
             .map(|(place, node)| DurableNode {
                 node: place,
+                id: self.ids.borrow()[place],
                 voter: !node.replaced,
-                forgetful: node.lost,
+                loss: match (node.lost, node.wiped) {
+                    (false, _) => Loss::None,
+                    (true, false) => Loss::Some,
+                    (true, true) => Loss::All,
+                },
                 log: durable_log(node),
             })
             .collect();
-        self.chronicle.see_disks(&Disks { nodes: &nodes, committed });
+        let told = std::mem::take(&mut self.chronicle.book().members_told);
+        self.chronicle.see_disks(&Disks { nodes: &nodes, committed, told: &told });
     }
 
     // ------------------------------------------------------------------ misfortune
@@ -586,9 +596,12 @@ impl<'a> Cluster<'a> {
                 let faults = DiskFaults { full: true, ..self.nodes[place].disk.faults() };
                 self.break_disk(place, faults)
             }
+            // Whoever is being replaced is missed already: no quorum survives the loss of another.
+            Kind::BitRot { .. } | Kind::Wipe { .. } if self.is_replacing() => Lift::Nothing,
             Kind::BitRot { node } => {
                 let place = self.resolve(node);
                 let up = self.take_down(place, Survival::Nothing);
+                self.look_at_disks();
                 self.chronicle.book().lost.insert(place);
                 self.chronicle.book().sightings.remove(&place);
                 let node = &mut self.nodes[place];
@@ -597,6 +610,8 @@ impl<'a> Cluster<'a> {
                 let rot = node.disk.rot("/log/", 90);
                 let text = rot.map_or("nothing to rot".into(), |(_, offset)| format!("a bit flips at byte {offset}"));
                 self.chronicle.line("faults", "bit-rot", text);
+                // Before it starts again: what it then takes for its log must be what it was.
+                self.look_at_disks();
                 up
             }
             Kind::ClockOffset { node, ms } => {
@@ -645,6 +660,7 @@ impl<'a> Cluster<'a> {
                 }
                 node.disk_suffered = true;
                 node.lost = true;
+                node.wiped = true;
                 self.chronicle.mark("a node lost its disk");
                 up
             }
@@ -688,6 +704,11 @@ impl<'a> Cluster<'a> {
     fn hold_links(&mut self, links: Vec<(String, String)>) -> Lift {
         links.iter().for_each(|(a, b)| self.links.hold(a, b));
         Lift::Held(links)
+    }
+
+    fn is_replacing(&self) -> bool {
+        let book = self.chronicle.book();
+        book.commands_running > 0 || book.commands.iter().any(|command| matches!(command, Command::Replace { .. }))
     }
 
     /// Another node takes the place of this one, for ever.
@@ -768,7 +789,8 @@ fn product(a: &[String], b: &[String]) -> Vec<(String, String)> {
 
 /// The log that a node would find if the power failed now.
 fn durable_log(node: &Node) -> Result<Option<Inspection>, String> {
-    let (mount, dir) = (node.disk.durable_image().mount(), node.data_dir.join("group-0/log"));
+    let dir = node.data_dir.join("group-0/log");
+    let mount = node.disk.durable_image(&dir).mount();
     match mount.exists(&dir) {
         true => inspect(&*mount, &dir, 0).map(Some).map_err(|error| error.to_string()),
         false => Ok(None),

@@ -175,24 +175,18 @@ impl SimDisk {
         Arc::new(Mount { disk: self.clone(), life: ANY_LIFE })
     }
 
-    /// What a process would find if the power failed now and nothing unsynced survived. A copy.
-    pub fn durable_image(&self) -> SimDisk {
-        let inner = self.lock();
-        let copy = Inner {
-            files: inner.files.clone(),
-            dirs: inner.dirs.clone(),
-            durable_dirs: inner.durable_dirs.clone(),
-            names: inner.names.clone(),
-            durable_names: inner.durable_names.clone(),
-            unsynced_names: inner.unsynced_names.clone(),
-            locks: BTreeSet::new(),
-            life: 0,
-            dice: Dice::new(0, "image"),
-            faults: DiskFaults::default(),
-            stats: DiskStats::default(),
-        };
-        let image = SimDisk(Arc::new(Mutex::new(copy)));
-        image.crash(Survival::Nothing);
+    /// What a process would find in a folder if the power failed now and nothing unsynced survived. A copy.
+    pub fn durable_image(&self, dir: &Path) -> SimDisk {
+        let image = SimDisk::new(Dice::new(0, "image"));
+        {
+            let (inner, mut copy) = (self.lock(), image.lock());
+            copy.dirs = inner.durable_dirs.clone();
+            for (path, file) in inner.durable_names.iter().filter(|(path, _)| path.parent() == Some(dir)) {
+                let place = copy.files.len();
+                copy.files.push(File { bytes: inner.files[*file].durable.clone(), ..File::default() });
+                copy.names.insert(path.clone(), place);
+            }
+        }
         image
     }
 
@@ -583,7 +577,7 @@ mod tests {
         file.sync_data().unwrap();
         mount.sync_dir(Path::new("/data")).unwrap();
         file.write_all_at(b"lost", 4).unwrap();
-        assert_eq!(read_file(&*disk.durable_image().mount(), path).unwrap(), b"kept");
+        assert_eq!(read_file(&*disk.durable_image(Path::new("/data")).mount(), path).unwrap(), b"kept");
         disk.crash(Survival::Nothing);
         assert_eq!(read_file(&*disk.mount(), path).unwrap(), b"kept");
         assert!(file.write_all_at(b"late", 4).is_err(), "the process is gone");

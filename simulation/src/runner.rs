@@ -23,8 +23,9 @@ use crate::{
 /// The line by which a child tells its outcome.
 pub const OUTCOME_MARK: &str = "OUTCOME ";
 
-/// Real time that one run may take before it is ended and has failed.
-const CHILD_MAX: Duration = Duration::from_secs(300);
+/// Real time that one run may take before it is ended and has failed. It takes seconds; this is for a machine that is busy
+/// with other things, and a run that goes round for ever.
+const CHILD_MAX: Duration = Duration::from_secs(1_800);
 
 /// Runs one plan in a process of its own and waits for it.
 pub fn run_in_child(plan: &Plan) -> Outcome {

@@ -1,5 +1,6 @@
 //! openraft's types and the wire's, both ways: complete, or refused with the field's name.
 
+use jangbu_ledger::planted::{self, Bug};
 use jangbu_proto::{Malformed, cluster::v1 as wire};
 use jangbu_raft_store::{LogId, TypeConfig, Vote, type_config::log_id};
 use openraft::{
@@ -61,6 +62,9 @@ pub fn append_result_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::Ap
     use wire::append_reply::Outcome;
     let outcome = match result {
         Ok(matched) => Outcome::Matched(wire::Matched { log_id: matched.as_ref().map(log_id_to_wire) }),
+        Err(StreamAppendError::Conflict(id)) if planted::is(Bug::AckBeforeCommit) => {
+            Outcome::Matched(wire::Matched { log_id: Some(log_id_to_wire(&id)) })
+        }
         Err(StreamAppendError::Conflict(id)) => Outcome::Conflict(log_id_to_wire(&id)),
         Err(StreamAppendError::HigherVote(vote)) => Outcome::HigherVote(vote_to_wire(&vote)),
     };

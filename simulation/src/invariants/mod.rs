@@ -8,8 +8,10 @@ mod applied_is_monotone;
 mod committed_is_durable;
 mod digests_agree;
 mod indexes_are_ordered;
+mod members_told_are_durable;
 mod one_leader_a_term;
 mod term_is_monotone;
+mod voters;
 mod votes_are_durable;
 
 use jangbu_proto::cluster::v1::StatusReply;
@@ -31,29 +33,44 @@ pub struct Disks<'a> {
     pub nodes: &'a [DurableNode],
     /// Every entry up to here was committed, as some node said.
     pub committed: u64,
+    /// What an operator was told since the last look.
+    pub told: &'a [MemberTold],
 }
 
-impl Disks<'_> {
-    /// A change of members is under way, or a disk was lost by the plan: who the voters are is not known from here.
-    pub fn is_changing(&self) -> bool {
-        self.nodes.iter().any(|node| node.forgetful || !node.voter)
-    }
+/// "It is done": a node is a voter now, or no member any more.
+#[derive(Debug, Clone)]
+pub struct MemberTold {
+    pub id: u64,
+    pub voter: bool,
+}
+
+/// What the plan took from a disk of what was synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    None,
+    /// Something is damaged; what the log still accepts must be right.
+    Some,
+    All,
 }
 
 /// The durable part of one node's disk.
 pub struct DurableNode {
     pub node: usize,
+    pub id: u64,
+    /// Nobody was put in its place.
     pub voter: bool,
-    /// It lost what it had synced: a fault of the plan.
-    pub forgetful: bool,
+    pub loss: Loss,
     /// Its log as it would be found; `None`: nothing is there yet. An error: it could not be used.
     pub log: Result<Option<Inspection>, String>,
 }
 
 impl DurableNode {
+    pub fn inspection(&self) -> Option<&Inspection> {
+        self.log.as_ref().ok()?.as_ref()
+    }
+
     pub fn durable_term(&self) -> u64 {
-        let vote = self.log.as_ref().ok().and_then(|log| log.as_ref()?.vote);
-        vote.map_or(0, |vote| vote.leader_id.term)
+        self.inspection().and_then(|log| log.vote).map_or(0, |vote| vote.leader_id.term)
     }
 }
 
@@ -86,6 +103,10 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "indexes_are_ordered", about: "purged <= snapshot <= applied <= last" },
     Entry { name: "digests_agree", about: "replicas that applied the same index hold the same state" },
     Entry { name: "committed_is_durable", about: "committed entries are on a quorum's durable logs, the same on each" },
+    Entry {
+        name: "members_told_are_durable",
+        about: "a change of members that was told as done is on a majority's disks",
+    },
     Entry { name: "log_time_is_unique", about: "no two requests share log time" },
     Entry { name: "log_time_follows_log_index", about: "log time moves on with the log" },
     Entry { name: "one_result_per_event", about: "as many results as events" },
@@ -121,5 +142,6 @@ pub fn laws() -> Vec<Box<dyn Law>> {
         Box::<digests_agree::DigestsAgree>::default(),
         Box::<votes_are_durable::VotesAreDurable>::default(),
         Box::<committed_is_durable::CommittedIsDurable>::default(),
+        Box::<members_told_are_durable::MembersToldAreDurable>::default(),
     ]
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Disks, Law, Sighting};
+use super::{Disks, DurableNode, Law, Loss, Sighting};
 
 #[derive(Default)]
 pub(super) struct TermIsMonotone {
@@ -29,7 +29,13 @@ impl Law for TermIsMonotone {
     }
 
     fn see_disks(&mut self, disks: &Disks<'_>) -> Option<String> {
-        for node in disks.nodes.iter().filter(|node| !node.forgetful) {
+        // A damaged log that is not refused binds like any other.
+        let binds = |node: &&DurableNode| match node.loss {
+            Loss::None => true,
+            Loss::Some => node.inspection().is_some(),
+            Loss::All => false,
+        };
+        for node in disks.nodes.iter().filter(binds) {
             let term = node.durable_term();
             let seen = self.durable.entry(node.node).or_default();
             if term < *seen {

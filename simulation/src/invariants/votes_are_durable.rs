@@ -1,10 +1,15 @@
-//! Who leads in a term was elected by votes that would survive a power cut of all: a majority of voters has that term or a
+//! Who leads in a term was elected by votes that would survive a power cut of all: a quorum of voters has that term or a
 //! later one on its disk. Source: Raft, "persistent state"; a vote that is given before it is durable can be given twice.
+//!
+//! A node that lost what it had synced counts as if it still had its vote: the plan took it.
 
-use super::{Disks, Law, Sighting};
+use std::collections::BTreeSet;
+
+use super::{Disks, DurableNode, Law, Loss, Sighting, voters::Voters};
 
 #[derive(Default)]
 pub(super) struct VotesAreDurable {
+    voters: Voters,
     /// The highest term that anyone was seen to lead in.
     term: u64,
 }
@@ -14,20 +19,19 @@ impl Law for VotesAreDurable {
         "votes_are_durable"
     }
 
-    fn see(&mut self, Sighting { status, .. }: &Sighting) -> Option<String> {
-        if status.role == "Leader" {
-            self.term = self.term.max(status.term);
+    fn see(&mut self, sighting: &Sighting) -> Option<String> {
+        self.voters.hear(sighting);
+        if sighting.status.role == "Leader" {
+            self.term = self.term.max(sighting.status.term);
         }
         None
     }
 
     fn see_disks(&mut self, disks: &Disks<'_>) -> Option<String> {
-        if disks.is_changing() {
-            return None;
-        }
-        let voters = disks.nodes.len();
-        let have = disks.nodes.iter().filter(|node| node.durable_term() >= self.term).count();
-        (have * 2 <= voters)
-            .then(|| format!("somebody leads in term {}, which is durable on {have} of {voters} voters", self.term))
+        disks.nodes.iter().filter_map(DurableNode::inspection).for_each(|log| self.voters.read(log));
+        let voted = |node: &&DurableNode| node.loss != Loss::None || node.durable_term() >= self.term;
+        let voted: BTreeSet<u64> = disks.nodes.iter().filter(voted).map(|node| node.id).collect();
+        (!self.voters.could_elect(&voted))
+            .then(|| format!("somebody leads in term {}, which is durable on nodes {voted:?} alone", self.term))
     }
 }
