@@ -62,13 +62,14 @@ pub struct LogConfig {
     pub cache_bytes: u64,
     /// How many bytes of entries go into one message to a follower; at least one entry goes.
     pub append_bytes_max: u64,
-    /// How many purged segments are kept for reuse: a sync of old blocks needs no journal commit of the file system.
+    /// How many purged segments are kept for reuse: a sync of old blocks needs no journal commit of the file system. As many
+    /// as a snapshot lets go at once, so that no new ones are needed.
     pub spares_max: usize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 128 << 20, append_bytes_max: 4 << 20, spares_max: 8 }
+        Self { segment_bytes: 64 << 20, cache_bytes: 64 << 20, append_bytes_max: 4 << 20, spares_max: 16 }
     }
 }
 
