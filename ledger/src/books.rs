@@ -35,6 +35,10 @@ use crate::{
     EventNumber, Frozen, Head, IdState, PendingState, Side, Slot, Transfer, TransferFlags, TransferId,
 };
 
+/// So many accounts are fetched before the first of them is worked on: enough that the processor waits for many of them at
+/// once instead of for one after the other, and few enough that what it has fetched is still there when its turn comes.
+pub(crate) const FETCHED_AT_ONCE: usize = 64;
+
 /// The highest timestamp: the 64th bit is left to whoever keeps timestamps.
 pub const TIMESTAMP_MAX: u64 = (1 << 63) - 1;
 
@@ -394,10 +398,15 @@ impl Books {
     /// The slot of an account that will be needed soon; all that a decision reads of it is on its way to the cache.
     pub(crate) fn fetch(&self, id: AccountId) -> Option<Slot> {
         let slot = self.slot(id)?;
-        let account = self.account_at(slot);
-        // An account takes two cache lines and its last event a third. The search has asked for the first.
-        black_box((account.timestamp, self.last_events[slot.index()]));
+        self.fetch_account(slot);
+        black_box(self.last_events[slot.index()]);
         Some(slot)
+    }
+
+    /// An account's first and last field: it takes two cache lines.
+    fn fetch_account(&self, slot: Slot) {
+        let account = self.account_at(slot);
+        black_box((account.id, account.timestamp));
     }
 
     pub(crate) fn find_transfer_id(&self, id: TransferId) -> Option<IdState> {
@@ -461,9 +470,11 @@ impl Books {
 
     fn end_request(&mut self, time: u64) {
         assert!(!self.undo_is_on, "each chain ends in its request");
-        for slot in self.request_touched.drain(..) {
-            self.head.digest.add_account(&self.accounts[slot.index()]);
+        for slots in self.request_touched.chunks(FETCHED_AT_ONCE) {
+            slots.iter().for_each(|slot| self.fetch_account(*slot));
+            slots.iter().for_each(|slot| self.head.digest.add_account(&self.accounts[slot.index()]));
         }
+        self.request_touched.clear();
         self.head.last_timestamp = time;
     }
 

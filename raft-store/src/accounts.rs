@@ -10,8 +10,8 @@
 //!
 //! Not here: the accounts themselves (`ledger`'s Books).
 
-use crate::codec::{self};
-use crate::engine::{Batch, Engine};
+use crate::codec::{self, SEAL_BYTES};
+use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::schema::{self, ACCOUNTS_PER_PAGE, Family};
 use crate::stamp::Stamp;
@@ -64,19 +64,18 @@ fn of_stripe(stripe: usize, count: usize, per_stripe: usize) -> Range<usize> {
     stripe * per_stripe..((stripe + 1) * per_stripe).min(count)
 }
 
-/// Writes the pages of consecutive accounts; `first` lies on a page's border.
-pub fn write(first: usize, accounts: &[Account], batch: &mut Batch) {
+/// The pages of consecutive accounts, each with its number; `first` lies on a page's border.
+pub fn pages(first: usize, accounts: &[Account]) -> impl Iterator<Item = (u32, Vec<u8>)> {
     assert_eq!(first % ACCOUNTS_PER_PAGE, 0, "what is written begins with a page");
-    for (index, page) in accounts.chunks(ACCOUNTS_PER_PAGE).enumerate() {
-        let mut payload = Vec::with_capacity(page.len() * Account::BYTES + 16);
-        for account in page {
+    accounts.chunks(ACCOUNTS_PER_PAGE).zip(first / ACCOUNTS_PER_PAGE..).map(|(accounts, number)| {
+        let mut payload = Vec::with_capacity(accounts.len() * Account::BYTES + SEAL_BYTES);
+        for account in accounts {
             let mut record = [0; Account::BYTES];
             account.encode(&mut record);
             payload.extend_from_slice(&record);
         }
-        let number = (first / ACCOUNTS_PER_PAGE + index) as u32;
-        batch.put_sealed(Family::Accounts, &schema::accounts_page(number), payload);
-    }
+        (number as u32, payload)
+    })
 }
 
 /// Shows all accounts in slot order, as their pages have them.

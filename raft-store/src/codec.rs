@@ -11,7 +11,8 @@ use crate::error::StoreError;
 use crate::schema::{FORMAT, Family};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-const SEAL_BYTES: usize = 9;
+/// What a seal adds to a payload.
+pub const SEAL_BYTES: usize = 9;
 
 /// Adds the seal to a payload.
 pub fn seal(family: Family, key: &[u8], mut payload: Vec<u8>) -> Vec<u8> {

@@ -21,18 +21,19 @@ use crate::schema::{self, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TA
 use crate::stamp::Stamp;
 use crate::type_config::{LogId, StoredMembership};
 use jangbu_ledger::planted::{self, Bug};
-use jangbu_ledger::{Account, Books, Event, Frozen, TransferId};
+use jangbu_ledger::{Books, Event, Frozen, TransferId};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What one flush writes, cut out of memory between two entries.
 pub struct Cut {
     frozen: Arc<Frozen>,
-    /// Consecutive accounts, each stretch under its first slot.
-    accounts: Vec<(usize, Vec<Account>)>,
+    /// Pages of accounts under their numbers.
+    accounts: Vec<(u32, Vec<u8>)>,
     stamp: Stamp,
 }
 
-/// Freezes the books. Short: it copies at most some stripes of accounts (16 MiB each) and moves the rest.
+/// Freezes the books. Short: it packs at most some stripes of accounts (16 MiB each) and moves the rest.
 pub fn cut(
     books: &mut Books,
     before: &Stamp,
@@ -42,7 +43,8 @@ pub fn cut(
 ) -> Cut {
     let frozen = books.freeze();
     let plan = accounts::plan(before, books.accounts_count(), frozen.head.next_event);
-    let accounts = plan.ranges.into_iter().map(|range| (range.start, books.accounts()[range].to_vec())).collect();
+    let pages = |range: Range<usize>| accounts::pages(range.start, &books.accounts()[range]);
+    let accounts = plan.ranges.into_iter().flat_map(pages).collect();
     let behind = |mut id: LogId| {
         id.index = id.index.saturating_sub(u64::from(planted::is(Bug::AppliedIdBehind)));
         id
@@ -83,10 +85,10 @@ impl Keeper {
         let tail = write_journal(before, &cut.frozen, &mut batch);
         let mut catalogue = before.catalogue.clone();
         let flushed = write_runs(&cut.frozen, &mut catalogue, &mut batch);
-        for (first, accounts) in &cut.accounts {
-            accounts::write(*first, accounts, &mut batch);
-        }
         write_rows(&cut, &mut batch);
+        for (number, payload) in cut.accounts {
+            batch.put_sealed(Family::Accounts, &schema::accounts_page(number), payload);
+        }
         batch.put_sealed(Family::Meta, CATALOGUE, catalogue.encode());
         batch.put_sealed(Family::Meta, STAMP, cut.stamp.encode());
         engine.write(batch)?;

@@ -14,14 +14,10 @@ use alloc::vec::Vec;
 use super::create_transfer::Accounts;
 use super::imported::{self, Stamp};
 use super::{create_account, create_transfer};
-use crate::books::{Savepoint, event_time};
+use crate::books::{FETCHED_AT_ONCE, Savepoint, event_time};
 use crate::{
     Account, AccountFlags, Books, CreateAccountStatus, CreateResult, CreateTransferStatus, Transfer, TransferFlags,
 };
-
-/// So many events are looked up before the first of them is decided: enough that the processor waits for many accounts at
-/// once instead of for one after the other, and few enough that what it has fetched is still there at the decision.
-const LOOKED_UP_AT_ONCE: usize = 64;
 
 /// An event of a request, account or transfer: what chains and imports need to know of it.
 pub(crate) trait Event: Sized {
@@ -63,13 +59,13 @@ struct Chain {
 pub(crate) fn run<E: Event>(books: &mut Books, time: u64, events: &[E], results: &mut Vec<CreateResult<E::Status>>) {
     let Some(first) = events.first() else { return };
     let mut chain: Option<Chain> = None;
-    let mut looked_up = Vec::with_capacity(LOOKED_UP_AT_ONCE.min(events.len()));
+    let mut looked_up = Vec::with_capacity(FETCHED_AT_ONCE.min(events.len()));
     for (index, event) in events.iter().enumerate() {
-        if index % LOOKED_UP_AT_ONCE == 0 {
+        if index % FETCHED_AT_ONCE == 0 {
             looked_up.clear();
-            looked_up.extend(events[index..].iter().take(LOOKED_UP_AT_ONCE).map(|event| event.look_up(books)));
+            looked_up.extend(events[index..].iter().take(FETCHED_AT_ONCE).map(|event| event.look_up(books)));
         }
-        let found = looked_up[index % LOOKED_UP_AT_ONCE];
+        let found = looked_up[index % FETCHED_AT_ONCE];
         let is_last = index + 1 == events.len();
         let at = event_time(time, events.len(), index);
         if event.is_linked() && chain.is_none() {

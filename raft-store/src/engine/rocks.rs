@@ -45,6 +45,9 @@ const BACKGROUND_JOBS: i32 = 2;
 /// Keeps the kernel from gathering dirty pages for one long stall.
 const BYTES_PER_SYNC: u64 = 1 << 20;
 
+/// At most what a row of a batch takes besides its value, so that a batch of many megabytes is not copied as it grows.
+const ROW_BYTES_BESIDE_VALUE: usize = 64;
+
 #[derive(Clone)]
 pub struct RocksEngines {
     /// Blocks read from disk, tables' indexes included. Shared by all that this factory opens.
@@ -202,7 +205,8 @@ impl Engine for RocksEngine {
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut rows = WriteBatch::default();
+        let keys_bytes = batch.changes.len() * ROW_BYTES_BESIDE_VALUE;
+        let mut rows = WriteBatch::with_capacity_bytes(batch.value_bytes() + keys_bytes);
         for change in batch.changes {
             match change {
                 Change::Put { family, key, value } => rows.put_cf(self.family(family), key, value),
