@@ -43,7 +43,9 @@ pub enum Lane {
     Scrub,
 }
 
-const LANES: [Lane; 7] = [Lane::Log, Lane::Spare, Lane::Flush, Lane::Snapshot, Lane::Apply, Lane::Read, Lane::Scrub];
+/// All there are, in the order of their numbers.
+pub const LANES: [Lane; 7] =
+    [Lane::Log, Lane::Spare, Lane::Flush, Lane::Snapshot, Lane::Apply, Lane::Read, Lane::Scrub];
 
 pub type Work = Box<dyn FnOnce() + Send>;
 

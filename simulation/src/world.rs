@@ -21,7 +21,7 @@ use std::{
 use futures_util::{future::BoxFuture, stream};
 use jangbu_node::environment::{Clock, Entropy};
 use jangbu_proto::transport::{Http2Settings, Io, Listener, Transport};
-use jangbu_raft_store::blocking::{Blocking, Lane, Work};
+use jangbu_raft_store::blocking::{Blocking, LANES, Lane, Work};
 use tokio::sync::oneshot;
 
 use crate::chance::Dice;
@@ -141,7 +141,7 @@ impl Entropy for SimEntropy {
 
 /// Lanes of one life of a host.
 pub struct SimBlocking {
-    lanes: [Arc<Mutex<LaneQueue>>; 5],
+    lanes: [Arc<Mutex<LaneQueue>>; LANES.len()],
     pace: Pace,
 }
 
@@ -217,5 +217,20 @@ async fn work_off(queue: Arc<Mutex<LaneQueue>>, lane: Lane, pace: Pace) {
         tokio::time::sleep(pace.wait(lane)).await;
         work();
         let _ = done.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn every_lane_of_the_store_does_its_work() {
+        let blocking = SimBlocking::new(Pace::new(Dice::new(1, "lanes")));
+        for lane in LANES {
+            let (done, is_done) = oneshot::channel();
+            blocking.run(lane, Box::new(move || done.send(lane).unwrap())).await;
+            assert_eq!(is_done.await, Ok(lane));
+        }
     }
 }
