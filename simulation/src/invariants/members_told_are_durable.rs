@@ -15,9 +15,11 @@ impl Law for MembersToldAreDurable {
 
     fn see_disks(&mut self, disks: &Disks<'_>) -> Option<String> {
         disks.told.iter().find_map(|told| {
+            // Who was removed has no say in it, and is the last to hear of it.
+            let members = || disks.nodes.iter().filter(|node| told.voter || node.id != told.id);
             let against: Vec<u64> =
-                disks.nodes.iter().filter(|node| agrees(node, told) == Some(false)).map(|node| node.id).collect();
-            let asked = disks.nodes.iter().filter(|node| node.voter).count();
+                members().filter(|node| agrees(node, told) == Some(false)).map(|node| node.id).collect();
+            let asked = members().filter(|node| node.voter).count();
             let state = if told.voter { "a voter" } else { "removed" };
             (against.len() * 2 > asked)
                 .then(|| format!("node {} is told to be {state}, and is not so on the disks of {against:?}", told.id))
