@@ -86,8 +86,14 @@ impl Snapshots {
         self.link_files(snapshot, &dir)?;
         let (state, keeper) = open_state(folder, number, filter_bytes)?;
         check_is_described(&state, snapshot.description(), &dir)?;
-        folder.switch(number)?;
+        // Kept before it is the state: the log behind the state is purged from then on, and what no snapshot holds nobody
+        // could be helped with from here. If a crash comes between the two, the kept one is ahead of the state and goes.
         self.keep_installed(snapshot)?;
+        folder.switch(number)?;
+        // Whoever holds the received one reads the same files under their new names.
+        if snapshot.dir().starts_with(folder.incoming()) {
+            folder.remove(snapshot.dir())?;
+        }
         tracing::info!(state = %dir.display(), index = snapshot.description().last_index(), "a snapshot is installed");
         Ok((number, state, keeper))
     }
@@ -105,10 +111,6 @@ impl Snapshots {
         self.link_files(snapshot, &building)?;
         let dir = self.put_in_place(&building, snapshot.description())?;
         self.keep(dir, snapshot.description().clone());
-        // Whoever holds the received one reads the same files under their new names.
-        if snapshot.dir().starts_with(folder.incoming()) {
-            folder.remove(snapshot.dir())?;
-        }
         Ok(())
     }
 
