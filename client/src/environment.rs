@@ -18,11 +18,11 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub type Entropy = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 pub fn system_clock() -> Clock {
-    #[allow(clippy::disallowed_methods, reason = "this is the seam")]
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64))
 }
 
 pub fn system_entropy() -> Entropy {
-    #[allow(clippy::disallowed_methods, reason = "this is the seam")]
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     Arc::new(rand::random::<u64>)
 }
