@@ -17,6 +17,8 @@ use crate::{
     cluster::{CLIENT_PORT, PEER_PORT},
     door,
     invariants::{MemberTold, Sighting},
+    marks,
+    wiretap::Wiretap,
     workload::{Generator, SharedTown},
     world::{SimClock, SimEntropy, SimTransport, http2, now_ns},
 };
@@ -30,7 +32,7 @@ pub fn client_config(seed: u64, name: &str, deadline: Duration, attempts_max: u3
         attempt_deadline: deadline / 2,
         attempts_max,
         http2: http2(),
-        transport: Arc::new(SimTransport),
+        transport: Arc::new(SimTransport::default()),
         clock: Arc::new(move || clock.wall_ns()),
         entropy: Arc::new(move || entropy.next_u64()),
         ..ClientConfig::default()
@@ -95,12 +97,19 @@ pub struct CallerConfig {
     pub attempts_max: u32,
     /// Sends several requests at once over a packed stream, now and then.
     pub packed: bool,
+    /// Who listens on its lines.
+    pub wiretap: Option<Wiretap>,
 }
 
 /// Asks until the load ends.
 pub async fn caller(chronicle: Chronicle, config: CallerConfig, mut generator: Generator, town: SharedTown) {
     let name = format!("caller {}", config.number);
-    let client_config = client_config(config.seed, &name, config.deadline, config.attempts_max);
+    let transport =
+        SimTransport { tapped: config.wiretap.clone().map(|wiretap| (format!("c{}", config.number), wiretap)) };
+    let client_config = ClientConfig {
+        transport: Arc::new(transport),
+        ..client_config(config.seed, &name, config.deadline, config.attempts_max)
+    };
     let client = Client::connect(config.nodes.iter().copied().map(door_of), client_config).expect("addresses");
     let mut dice = Dice::new(config.seed, &name);
     chronicle.book().callers_running += 1;
@@ -226,6 +235,7 @@ async fn replace(
             let told = || chronicle.book().members_told.push(MemberTold { id: old_id, voter: false });
             ("remove", everyone.remove_member(old_id, true).await.map(|_| told()))
         } else {
+            chronicle.mark(&marks::REPLACED);
             return Ok(format!("node {old_id} replaced by {new_id}"));
         };
         if let Err(error) = done
@@ -316,11 +326,13 @@ async fn resolve_unknown(chronicle: &Chronicle, client: &Client, town: &SharedTo
     let unknown = std::mem::take(&mut chronicle.book().unknown);
     for place in unknown {
         let op = chronicle.book().history[place].op.clone();
+        let mut statuses = Vec::new();
         let resolved = timeout(HEALING_MAX, async {
             loop {
                 let answer = ask(chronicle, client, 3_000, op.clone(), Level::Linearizable, true).await;
                 town.borrow_mut().learn(&op, &answer);
-                if matches!(answer, Answer::Written { .. }) {
+                if let Answer::Written { results, .. } = answer {
+                    statuses.extend(results.iter().map(|result| result.status));
                     return;
                 }
                 sleep(Duration::from_millis(100)).await;
@@ -330,6 +342,12 @@ async fn resolve_unknown(chronicle: &Chronicle, client: &Client, town: &SharedTo
             chronicle.broken("every_outcome_is_found_out", format!("call {place} ({}) has no outcome", op.name()));
         }
         chronicle.book().unknown_resolved += 1;
+        // The code is the same for accounts and transfers.
+        if statuses.contains(&crate::auditor::codes::transfer::EXISTS) {
+            chronicle.mark(&marks::UNKNOWN_WAS_DONE);
+        } else if statuses.contains(&CREATED) {
+            chronicle.mark(&marks::UNKNOWN_WAS_NOT);
+        }
     }
     // Those that the finisher itself left open are of requests that were answered since.
     chronicle.book().unknown.clear();

@@ -20,6 +20,8 @@
 //!
 //! Not here: the laws that need no replay (`invariants`).
 
+#![expect(clippy::disallowed_types, reason = "maps are looked up here, and never gone through")]
+
 pub mod codes;
 mod edges;
 pub mod model;

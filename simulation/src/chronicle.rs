@@ -16,7 +16,10 @@ use serde::Serialize;
 
 use crate::{
     auditor::{Books, describe, records::*},
+    coverage::{self, Lasted},
     invariants::{Law, MemberTold, Sighting, laws},
+    marks::{self, Mark},
+    tell::{Tell, Teller},
 };
 
 /// How far a run has come.
@@ -47,6 +50,8 @@ pub struct Broken {
     pub law: String,
     pub text: String,
     pub at_ns: u64,
+    /// The call that showed it, by its place in the history.
+    pub call: Option<usize>,
 }
 
 /// What an operator is asked to do; see `actors::operator`.
@@ -76,6 +81,13 @@ pub struct Book {
     /// "This must sometimes happen", and how often it did.
     pub marks: BTreeMap<&'static str, u64>,
     pub committed: u64,
+    /// When each fault struck and was lifted.
+    pub faults: Vec<Lasted>,
+    /// When the leader of each term was first seen; the last term.
+    pub leaders: Vec<u64>,
+    last_leaders_term: u64,
+    /// Nodes whose last death tore what they had not synced.
+    pub torn: BTreeSet<usize>,
     trace: u64,
     trace_lines: u64,
     laws: Vec<Box<dyn Law>>,
@@ -91,18 +103,21 @@ pub struct Chronicle {
     book: Rc<RefCell<Book>>,
     phase: Rc<Cell<Phase>>,
     now_ns: Rc<Cell<u64>>,
-    tell: bool,
+    teller: Rc<RefCell<Teller>>,
+    /// Messages may be heard twice in this run.
+    echoes: bool,
 }
 
 impl Chronicle {
-    /// `tell`: print each line as it happens.
-    pub fn new(tell: bool) -> Self {
+    /// `tell`: what is printed as it happens. `echoes`: messages may be heard twice in this run.
+    pub fn new(tell: Tell, echoes: bool) -> Self {
         let book = Book { laws: laws(), trace: 0xcbf2_9ce4_8422_2325, ..Book::default() };
         Self {
             book: Rc::new(RefCell::new(book)),
             phase: Rc::new(Cell::new(Phase::Founding)),
             now_ns: Rc::default(),
-            tell,
+            teller: Rc::new(RefCell::new(Teller::new(tell))),
+            echoes,
         }
     }
 
@@ -132,24 +147,39 @@ impl Chronicle {
         let at_ns = self.now_ns();
         let mut book = self.book();
         book.note(at_ns, lane, kind, &text);
-        if self.tell {
-            println!("{:>10.3} ms  {lane:<8} {kind:<10} {text}", at_ns as f64 / 1e6);
-        }
+        print!("{}", self.teller.borrow_mut().line(at_ns, lane, kind, &text));
         book.story.push(Line { at_ns, lane: lane.into(), kind, text });
     }
 
-    pub fn mark(&self, what: &'static str) {
-        *self.book().marks.entry(what).or_default() += 1;
+    pub fn mark(&self, mark: &'static Mark) {
+        *self.book().marks.entry(mark.name).or_default() += 1;
     }
 
     pub fn broken(&self, law: &str, text: String) {
-        let at_ns = self.now_ns();
+        self.broken_at(law, text, self.now_ns(), None);
+    }
+
+    /// Of what is found out later than it happened.
+    pub fn broken_at(&self, law: &str, text: String, at_ns: u64, call: Option<usize>) {
         self.line("law", "BROKEN", format!("{law}: {text}"));
-        self.book().broken.push(Broken { law: law.into(), text, at_ns });
+        self.book().broken.push(Broken { law: law.into(), text, at_ns, call });
+    }
+
+    /// Where messages may be heard twice, each write may be carried out by another copy of it than the one that was answered,
+    /// also after "nothing was done": nobody who answers can know.
+    fn doubted(&self, mut call: Call) -> Call {
+        if self.echoes && call.op.is_write() {
+            call.retried = true;
+            if let Answer::Unavailable(why) = call.answer {
+                call.answer = Answer::Unknown(format!("messages may be heard twice; {why}"));
+            }
+        }
+        call
     }
 
     /// Notes a call that has its answer, and what the run's own laws make of it.
     pub fn call(&self, call: Call) {
+        let call = self.doubted(call);
         let text = format!(
             "{}{} -> {}",
             call.op.name(),
@@ -159,12 +189,7 @@ impl Chronicle {
             },
             describe(&call.answer)
         );
-        let kind = match &call.answer {
-            Answer::Written { .. } | Answer::Read { .. } => "ok",
-            Answer::Malformed(_) => "malformed",
-            Answer::Unavailable(_) => "unavail",
-            Answer::Unknown(_) => "unknown",
-        };
+        let kind = coverage::outcome(&call.answer);
         let lane = format!("c{}", call.client);
         let digest = match &call.answer {
             Answer::Written { results, .. } => format!("{results:?}"),
@@ -210,6 +235,15 @@ impl Chronicle {
         if self.book().lost.contains(&sighting.node) {
             return;
         }
+        let marks = {
+            let mut book = self.book();
+            if status.role == "Leader" && status.term > book.last_leaders_term {
+                book.last_leaders_term = status.term;
+                book.leaders.push(*at_ns);
+            }
+            marks::seen(&sighting, book.sightings.get(node), &book.sightings)
+        };
+        marks.into_iter().for_each(|mark| self.mark(mark));
         let mut laws = std::mem::take(&mut self.book().laws);
         for law in &mut laws {
             if let Some(text) = law.see(&sighting) {

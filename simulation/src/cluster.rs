@@ -13,7 +13,7 @@
 
 use std::{
     cell::RefCell,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -35,10 +35,13 @@ use crate::{
     actors::{self, CallerConfig},
     chance::Dice,
     chronicle::{Chronicle, Command, Phase},
+    coverage::Lasted,
     disk::{DiskFaults, SimDisk, Survival},
-    faults::{Engine, Fault, Kind, Plan, Target},
+    faults::{End, Engine, Fault, Kind, Plan, Target},
     invariants::{Disks, DurableNode, Loss},
     links::Links,
+    marks,
+    wiretap::{self, Happened, Mischief, Wiretap},
     workload::{Generator, SharedTown, Town},
     world::{EPOCH_NS, Pace, RESET_STREAM_DURATION, SimBlocking, SimClock, SimEntropy, SimTransport},
 };
@@ -52,12 +55,18 @@ const DISKS_EVERY_MS: u64 = 2_000;
 /// No run is longer, whatever happens.
 const RUN_MAX: Duration = Duration::from_secs(900);
 
+/// A node that was told to stop has ended within this time; more than a node gives its callers to be answered.
+const STOPPING_MAX_MS: u64 = 60_000;
+
+/// A node that is to need a snapshot is away at least so long, and others take theirs so long before it comes back.
+const STARVE_MIN_MS: u64 = 1_500;
+const SNAPSHOT_AHEAD_MS: u64 = 700;
+
 /// A step of the simulation. Everything happens at multiples of it.
 const TICK: Duration = Duration::from_millis(1);
 
 struct Node {
     name: String,
-    id: u64,
     disk: SimDisk,
     clock: SimClock,
     pace: Pace,
@@ -78,6 +87,13 @@ struct Node {
     disk_suffered: bool,
     ended: Rc<RefCell<Option<String>>>,
     starts_failed: u32,
+    config: Rc<RefCell<NodeConfig>>,
+    /// Tells the process that runs to stop.
+    stop: Rc<RefCell<CancellationToken>>,
+    /// When it was told to.
+    told_to_stop_ms: Option<u64>,
+    /// How often another state came into use.
+    switched: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +124,21 @@ enum Lift {
     Clock(usize, i64),
     Drift(usize),
     Storm,
+    Loss(String, String),
+    Slow(usize),
+    /// A host hears everything once again.
+    Double(String),
+    /// Another fault strikes: the next part of this one.
+    Then(Box<Next>),
+}
+
+/// What follows in the course of a fault.
+enum Next {
+    TakeSnapshot,
+    Tamper(Mischief),
+    RotSnapshot,
+    Clog { place: usize, for_ms: u64 },
+    Restart { place: usize },
 }
 
 pub struct Cluster<'a> {
@@ -127,6 +158,8 @@ pub struct Cluster<'a> {
     replacements: u32,
     root: Option<tempfile::TempDir>,
     faults_struck: std::collections::BTreeMap<&'static str, u64>,
+    /// Somebody listens, if the plan needs it.
+    wiretap: Option<Wiretap>,
 }
 
 /// What a run was, in figures.
@@ -171,6 +204,7 @@ impl<'a> Cluster<'a> {
             replacements: 0,
             root,
             faults_struck: Default::default(),
+            wiretap: plan.needs_wiretap().then(|| Wiretap::new(Dice::new(plan.seed, "wiretap"))),
         };
         for _ in 0..plan.nodes {
             cluster.add_node();
@@ -195,8 +229,8 @@ impl<'a> Cluster<'a> {
             Engine::Rocks => Arc::new(RocksEngines::new(8 << 20)),
         };
         let node = Node {
+            config: Rc::new(RefCell::new(node_config(&self.plan, &name, id, &data_dir))),
             name: name.clone(),
-            id,
             disk,
             clock: SimClock::default(),
             pace: Pace::new(Dice::new(seed, &format!("pace {name}"))),
@@ -211,10 +245,15 @@ impl<'a> Cluster<'a> {
             disk_suffered: false,
             ended: Rc::default(),
             starts_failed: 0,
+            stop: Rc::default(),
+            told_to_stop_ms: None,
+            switched: 0,
         };
-        let config = node_config(&self.plan, &node);
+        let tapped = self.wiretap.clone().map(|wiretap| (name.clone(), wiretap));
         let host = Host {
-            config,
+            config: node.config.clone(),
+            stop: node.stop.clone(),
+            transport: SimTransport { tapped },
             disk: node.disk.clone(),
             clock: node.clock.clone(),
             pace: node.pace.clone(),
@@ -247,6 +286,7 @@ impl<'a> Cluster<'a> {
                 deadline: Duration::from_millis(self.plan.tuning.deadline_ms),
                 attempts_max: if dice.percent(50) { 1 } else { 6 },
                 packed: dice.percent(30),
+                wiretap: self.wiretap.clone(),
             };
             let generator = Generator::new(index as u32, plan, seed, self.town.clone());
             let caller = actors::caller(self.chronicle.clone(), config, generator, self.town.clone());
@@ -257,6 +297,9 @@ impl<'a> Cluster<'a> {
         let watcher = actors::watcher(self.chronicle.clone(), seed, self.lives.clone());
         self.actor("watcher", watcher);
         self.actor("operator", actors::operator(self.chronicle.clone(), seed, self.ids.clone(), self.members.clone()));
+        if let Some(wiretap) = self.wiretap.clone() {
+            self.actor("replayer", wiretap::replayer(self.chronicle.clone(), wiretap));
+        }
         let finisher = actors::finisher(self.chronicle.clone(), seed, self.members.clone(), self.town.clone());
         self.actor("finisher", finisher);
     }
@@ -302,6 +345,7 @@ impl<'a> Cluster<'a> {
                 Phase::Done => break,
             }
             self.lift_what_is_over(now_ms);
+            self.note_what_was_overheard(now_ms);
             self.tend(now_ms);
             let told = !self.chronicle.book().members_told.is_empty();
             if now_ms >= disks_at_ms || told {
@@ -324,9 +368,48 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// What somebody on the lines did, or brought about.
+    fn note_what_was_overheard(&mut self, now_ms: u64) {
+        let Some(wiretap) = self.wiretap.clone() else { return };
+        for happened in wiretap.happened() {
+            self.chronicle.line("faults", "line", format!("{happened:?}"));
+            match happened {
+                Happened::Cut { end, host } => {
+                    self.chronicle.mark(match end {
+                        End::Sender => &marks::SNAPSHOT_CUT_SENDER,
+                        End::Receiver => &marks::SNAPSHOT_CUT_RECEIVER,
+                    });
+                    let place = self.nodes.iter().position(|node| node.name == host);
+                    let place = place.expect("transfers go from node to node");
+                    if !self.nodes[place].replaced {
+                        let lift = self.take_down(place, Survival::Some);
+                        self.struck.push(Struck { until_ms: now_ms + 500, lift });
+                    }
+                }
+                Happened::Refused { mischief: Mischief::Damage, .. } => self.chronicle.mark(&marks::DAMAGED_REFUSED),
+                Happened::Refused { mischief: Mischief::Foreign, .. } => self.chronicle.mark(&marks::FOREIGN_REFUSED),
+                Happened::Refused { .. } | Happened::Damaged | Happened::Foreign => {}
+            }
+        }
+    }
+
     /// Nodes that ended are noticed, and started again as a service manager would; those that are due come up.
     fn tend(&mut self, now_ms: u64) {
         for place in 0..self.nodes.len() {
+            if let Some(step) = self.nodes[place].disk.sprung() {
+                self.chronicle.line("faults", "power-off", format!("{}: {step:?}", self.nodes[place].name));
+                self.chronicle.mark(&marks::STEP_SPRUNG);
+                let lift = self.take_down(place, Survival::All);
+                self.struck.push(Struck { until_ms: now_ms + 300, lift });
+            }
+            self.note_installations(place);
+            let told = self.nodes[place].told_to_stop_ms;
+            if told.is_some_and(|told_ms| told_ms + STOPPING_MAX_MS < now_ms) {
+                self.nodes[place].told_to_stop_ms = None;
+                let text =
+                    format!("{} was told to stop and still runs after {STOPPING_MAX_MS} ms", self.nodes[place].name);
+                self.chronicle.broken("a_node_stops_when_it_is_told_to", text);
+            }
             let ended = self.nodes[place].ended.borrow_mut().take();
             if let Some(why) = ended {
                 self.ended(place, &why, now_ms);
@@ -339,9 +422,36 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Which state is in use changes when a snapshot is installed, and never else but for the first.
+    fn note_installations(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let switched = node.disk.stats().switched;
+        if switched > node.switched && node.switched > 0 && !node.lost {
+            self.chronicle.line(&node.name, "installed", "a snapshot is its state now".into());
+            self.chronicle.mark(&marks::SNAPSHOT_INSTALLED);
+            if self.chronicle.book().torn.contains(&place) {
+                self.chronicle.mark(&marks::SNAPSHOT_OVER_TORN);
+            }
+        }
+        node.switched = switched;
+    }
+
     fn ended(&mut self, place: usize, why: &str, now_ms: u64) {
         let node = &mut self.nodes[place];
         self.chronicle.line(&node.name, "ended", why.to_owned());
+        for (part, mark) in [
+            ("reading failed", &marks::READ_STOPPED),
+            ("syncing", &marks::SYNC_STOPPED),
+            ("no space left", &marks::FULL_STOPPED),
+            ("lost its data folder", &marks::OLD_ID_REFUSED),
+        ] {
+            if why.contains(part) {
+                self.chronicle.mark(mark);
+            }
+        }
+        if node.told_to_stop_ms.take().is_some() {
+            return self.come_back_changed(place, now_ms);
+        }
         let reason = node.disk_suffered || node.lost || node.replaced;
         if !reason {
             let text = format!("{} ended without a fault that must end it: {why}", node.name);
@@ -357,6 +467,21 @@ impl<'a> Cluster<'a> {
         if node.lost && starts_failed >= 3 {
             self.replace(place);
         }
+    }
+
+    /// It was told to stop and has: it comes back with settings that another version could have had as its own.
+    fn come_back_changed(&mut self, place: usize, now_ms: u64) {
+        self.stop(place, Survival::All);
+        let node = &mut self.nodes[place];
+        {
+            let storage = &mut node.config.borrow_mut().storage;
+            storage.log_segment_bytes = Some(*self.dice.pick(&[32 << 10, 128 << 10, 1 << 20]));
+            storage.flush_events = Some(*self.dice.pick(&[1, 50, 1_000]));
+            storage.log_entries_kept = *self.dice.pick(&[0, 10, 1_000]);
+            storage.snapshot_after_log_bytes = *self.dice.pick(&[64 << 10, 512 << 10, 64 << 20]);
+        }
+        node.up_at_ms = Some(now_ms + self.dice.range(1, 300));
+        self.chronicle.mark(&marks::RESTARTED);
     }
 
     fn start(&mut self, place: usize) {
@@ -382,13 +507,22 @@ impl<'a> Cluster<'a> {
         let name = node.name.clone();
         self.chronicle.line(&name, "stop", format!("{survival:?}"));
         // First the disk, then the process: its destructors must find nothing to write to.
+        let lost_before = node.disk.stats().writes_lost;
         node.disk.crash(survival);
+        let tore = node.disk.stats().writes_lost > lost_before;
+        node.told_to_stop_ms = None;
+        if tore {
+            self.chronicle.mark(&marks::WRITES_TORN);
+            self.chronicle.book().torn.insert(place);
+        } else {
+            self.chronicle.book().torn.remove(&place);
+        }
         self.lives.borrow_mut()[place] += 1;
         self.sim.crash(name.as_str());
         self.nodes[place].ended.borrow_mut().take();
         let role = self.chronicle.book().sightings.get(&place).map(|sighting| sighting.status.role.clone());
         if role.as_deref() == Some("Leader") {
-            self.chronicle.mark("a leader died");
+            self.chronicle.mark(&marks::LEADER_DIED);
         }
     }
 
@@ -396,13 +530,20 @@ impl<'a> Cluster<'a> {
     fn heal(&mut self, now_ms: u64) {
         self.chronicle.line("faults", "heal", "all faults are lifted".into());
         self.struck.clear();
+        let now_ns = now_ms * 1_000_000;
+        self.chronicle.book().faults.iter_mut().for_each(|fault| fault.to_ns = fault.to_ns.min(now_ns));
+        if let Some(wiretap) = &self.wiretap {
+            wiretap.fall_silent();
+        }
         self.links.mend_all();
         self.links.apply(&self.sim);
         self.town.borrow_mut().storm = false;
         for place in 0..self.nodes.len() {
             let node = &mut self.nodes[place];
             node.disk.set_faults(DiskFaults::default());
+            node.disk.remove_trap();
             node.pace.slow_down(0);
+            node.pace.stand_still_until(0);
             node.clock.mend();
             node.down = 0;
             if node.state == NodeState::Down {
@@ -418,12 +559,18 @@ impl<'a> Cluster<'a> {
         self.chronicle.enter(Phase::Healing);
     }
 
-    fn usual_latencies(&self) {
+    fn usual_latencies(&mut self) {
         let latency = Duration::from_millis(self.plan.tuning.latency_ms);
         for a in 0..self.nodes.len() {
             for b in 0..a {
                 let (a, b) = (self.nodes[a].name.as_str(), self.nodes[b].name.as_str());
                 self.sim.set_link_max_message_latency(a, b, latency);
+                self.sim.set_link_fail_rate(a, b, 0.0);
+            }
+        }
+        for node in &self.nodes {
+            for caller in &self.callers {
+                self.sim.set_link_max_message_latency(node.name.as_str(), caller.as_str(), latency);
             }
         }
     }
@@ -469,6 +616,8 @@ impl<'a> Cluster<'a> {
         let members = self.members.borrow().clone();
         let name = |cluster: &Self, place: usize| cluster.nodes[place].name.clone();
         *self.faults_struck.entry(fault.kind.name()).or_default() += 1;
+        let (from_ns, to_ns) = (now_ms * 1_000_000, (now_ms + fault.for_ms) * 1_000_000);
+        self.chronicle.book().faults.push(Lasted { fault: fault.kind.name(), from_ns, to_ns });
         self.chronicle.line("faults", fault.kind.name(), format!("{:?} for {} ms", fault.kind, fault.for_ms));
         let lift = match fault.kind.clone() {
             Kind::Kill { node } => {
@@ -485,7 +634,7 @@ impl<'a> Cluster<'a> {
                 for &place in &members {
                     self.take_down(place, survival);
                 }
-                self.chronicle.mark("the power of all failed");
+                self.chronicle.mark(&marks::POWER_CUT);
                 Lift::Up(members)
             }
             Kind::QuorumLost => {
@@ -545,17 +694,16 @@ impl<'a> Cluster<'a> {
                 let leader = self.resolve(Target::Leader);
                 let others: Vec<String> =
                     members.iter().filter(|place| **place != leader).map(|&place| name(self, place)).collect();
-                self.chronicle.mark("a leader was cut off from its peers");
+                self.chronicle.mark(&marks::LEADER_ALONE);
                 self.cut_both(&product(&[name(self, leader)], &others))
             }
             Kind::Swizzle => {
-                // One after the other is clogged; each comes free at a time of its own.
-                for &place in &members {
-                    if self.dice.percent(60) {
-                        let links = self.cut_both(&self.around(place));
-                        let for_ms = self.dice.range(fault.for_ms / 2, fault.for_ms * 2 + 1);
-                        self.struck.push(Struck { until_ms: now_ms + for_ms, lift: links });
-                    }
+                // One after the other is clogged, in any order; each comes free at a time of its own.
+                let mut clogged: Vec<usize> = members.iter().copied().filter(|_| self.dice.percent(60)).collect();
+                self.dice.shuffle(&mut clogged);
+                for (place, turn) in clogged.into_iter().zip(0..) {
+                    let for_ms = self.dice.range(fault.for_ms / 2, fault.for_ms * 2 + 1);
+                    self.later(now_ms + turn * fault.for_ms / 4, Next::Clog { place, for_ms });
                 }
                 Lift::Nothing
             }
@@ -564,9 +712,8 @@ impl<'a> Cluster<'a> {
                 if a == b { Lift::Nothing } else { self.hold_links(vec![(name(self, a), name(self, b))]) }
             }
             Kind::Pause { node } => {
-                // Its packets wait and arrive all at once: to the others it stood still. Its own clock goes on, which is
-                // harsher than a pause would be.
                 let place = self.resolve(node);
+                self.nodes[place].pace.stand_still_until((now_ms + fault.for_ms) * 1_000_000);
                 let mut pairs = self.around(place);
                 pairs.extend(self.callers.iter().map(|caller| (name(self, place), caller.clone())));
                 self.hold_links(pairs)
@@ -580,6 +727,64 @@ impl<'a> Cluster<'a> {
                     self.sim.set_link_max_message_latency(a.as_str(), b.as_str(), Duration::from_millis(ms));
                     Lift::SlowLink(a, b)
                 }
+            }
+            Kind::Loss { a, b, permille } => {
+                let (a, b) = (self.resolve(a), self.resolve(b));
+                if a == b {
+                    Lift::Nothing
+                } else {
+                    let (a, b) = (name(self, a), name(self, b));
+                    self.sim.set_link_fail_rate(a.as_str(), b.as_str(), permille as f64 / 1_000.0);
+                    Lift::Loss(a, b)
+                }
+            }
+            Kind::SlowNode { node, ms } => {
+                let place = self.resolve(node);
+                self.nodes[place].pace.slow_down(ms);
+                self.links_of(place, Duration::from_millis(ms));
+                Lift::Slow(place)
+            }
+            Kind::CrashAtStep { node, step, survival } => {
+                let place = self.resolve(node);
+                self.nodes[place].disk.set_trap(step, survival);
+                Lift::Nothing
+            }
+            Kind::ReadFails { node, percent } => {
+                let place = self.resolve(node);
+                let faults = DiskFaults { reads_fail_percent: percent, ..self.nodes[place].disk.faults() };
+                self.break_disk(place, faults)
+            }
+            Kind::SnapshotCut { end, after } => {
+                self.starve(fault.for_ms, now_ms, Next::Tamper(Mischief::Cut { end, after }))
+            }
+            Kind::SnapshotDamaged { on_disk: true } => self.starve(fault.for_ms, now_ms, Next::RotSnapshot),
+            Kind::SnapshotDamaged { on_disk: false } => {
+                self.starve(fault.for_ms, now_ms, Next::Tamper(Mischief::Damage))
+            }
+            Kind::SnapshotForeign => self.starve(fault.for_ms, now_ms, Next::Tamper(Mischief::Foreign)),
+            Kind::SnapshotOlder { node } => {
+                let place = self.resolve(node);
+                let count = self.listener().replay_snapshots(&name(self, place));
+                self.chronicle.line("faults", "line", format!("{count} transfers are made again"));
+                Lift::Nothing
+            }
+            Kind::Duplicate { node, percent } => {
+                let place = self.resolve(node);
+                let host = name(self, place);
+                self.listener().double(&host, percent);
+                Lift::Double(host)
+            }
+            Kind::Replay { node, calls } => {
+                let place = self.resolve(node);
+                let count = self.listener().replay(&name(self, place), calls, fault.for_ms);
+                self.chronicle.line("faults", "line", format!("{count} calls are made again"));
+                Lift::Nothing
+            }
+            Kind::RollingRestart => {
+                for (&place, turn) in members.iter().zip(0..) {
+                    self.later(now_ms + turn * fault.for_ms, Next::Restart { place });
+                }
+                Lift::Nothing
             }
             Kind::SlowDisk { node, ms } => {
                 let place = self.resolve(node);
@@ -661,7 +866,7 @@ impl<'a> Cluster<'a> {
                 node.disk_suffered = true;
                 node.lost = true;
                 node.wiped = true;
-                self.chronicle.mark("a node lost its disk");
+                self.chronicle.mark(&marks::DISK_LOST);
                 up
             }
             Kind::RetryStorm => {
@@ -671,6 +876,73 @@ impl<'a> Cluster<'a> {
         };
         self.links.apply(&self.sim);
         self.struck.push(Struck { until_ms: now_ms + fault.for_ms, lift });
+    }
+
+    fn later(&mut self, at_ms: u64, next: Next) {
+        self.struck.push(Struck { until_ms: at_ms, lift: Lift::Then(Box::new(next)) });
+    }
+
+    fn listener(&self) -> Wiretap {
+        self.wiretap.clone().expect("a plan with such a fault is listened to")
+    }
+
+    /// A follower goes away until the log it needs is purged: what it gets when it comes back is a snapshot. `next` happens
+    /// just before.
+    fn starve(&mut self, for_ms: u64, now_ms: u64, next: Next) -> Lift {
+        let place = self.resolve(Target::Follower(0));
+        let up_at_ms = now_ms + for_ms.max(STARVE_MIN_MS);
+        let lift = self.take_down(place, Survival::Some);
+        self.struck.push(Struck { until_ms: up_at_ms, lift });
+        self.later(up_at_ms - SNAPSHOT_AHEAD_MS, Next::TakeSnapshot);
+        self.later(up_at_ms, next);
+        Lift::Nothing
+    }
+
+    fn follow_up(&mut self, next: Next, now_ms: u64) {
+        match next {
+            Next::TakeSnapshot => {
+                // A leader keeps the log that a follower lacks. One of the others has purged its own, and is to lead.
+                let leader = self.resolve(Target::Leader);
+                let up = |place: &usize| *place != leader && self.nodes[*place].state == NodeState::Up;
+                let others: Vec<usize> = self.members.borrow().iter().copied().filter(up).collect();
+                let mut book = self.chronicle.book();
+                book.commands.extend(others.into_iter().map(|node| Command::Snapshot { node }));
+                book.commands.push_back(Command::MoveLeader);
+            }
+            Next::Tamper(mischief) => self.listener().tamper(mischief),
+            Next::RotSnapshot => {
+                let place = self.resolve(Target::Leader);
+                self.nodes[place].disk_suffered = true;
+                let rot = self.nodes[place].disk.rot("/snapshots/", 100);
+                let text =
+                    rot.map_or("no snapshot to rot".into(), |(_, offset)| format!("a bit flips at byte {offset}"));
+                self.chronicle.line("faults", "rot", text);
+            }
+            Next::Clog { place, for_ms } => {
+                let mut pairs = self.around(place);
+                pairs.extend(self.callers.iter().map(|caller| (self.nodes[place].name.clone(), caller.clone())));
+                let lift = self.hold_links(pairs);
+                self.struck.push(Struck { until_ms: now_ms + for_ms, lift });
+            }
+            Next::Restart { place } => {
+                let node = &mut self.nodes[place];
+                if node.state == NodeState::Up && !node.replaced && !node.lost {
+                    node.told_to_stop_ms = Some(now_ms);
+                    node.stop.borrow().cancel();
+                    let name = node.name.clone();
+                    self.chronicle.line(&name, "told", "to stop".into());
+                }
+            }
+        }
+    }
+
+    /// Sets the latency of all links of a node.
+    fn links_of(&self, place: usize, latency: Duration) {
+        let own = self.nodes[place].name.as_str();
+        let others = self.nodes.iter().map(|node| node.name.as_str()).chain(self.callers.iter().map(String::as_str));
+        for other in others.filter(|other| *other != own) {
+            self.sim.set_link_max_message_latency(own, other, latency);
+        }
     }
 
     fn take_down(&mut self, place: usize, survival: Survival) -> Lift {
@@ -758,7 +1030,7 @@ impl<'a> Cluster<'a> {
                 Lift::Die(place, times) => {
                     let survival = *self.dice.pick(&[Survival::All, Survival::Nothing, Survival::Some]);
                     self.take_down(place, survival);
-                    self.chronicle.mark("a node died while it recovered");
+                    self.chronicle.mark(&marks::DIED_RECOVERING);
                     let gap_ms = *self.dice.pick(&[1, 50, 400]);
                     self.struck.push(Struck { until_ms: now_ms + gap_ms, lift: Lift::Loop(place, times) });
                 }
@@ -777,6 +1049,13 @@ impl<'a> Cluster<'a> {
                 Lift::Clock(place, ns) => self.nodes[place].clock.jump(ns),
                 Lift::Drift(place) => self.nodes[place].clock.drift(0, now_ms * 1_000_000),
                 Lift::Storm => self.town.borrow_mut().storm = false,
+                Lift::Loss(a, b) => self.sim.set_link_fail_rate(a.as_str(), b.as_str(), 0.0),
+                Lift::Slow(place) => {
+                    self.nodes[place].pace.slow_down(0);
+                    self.links_of(place, Duration::from_millis(self.plan.tuning.latency_ms));
+                }
+                Lift::Double(host) => self.listener().double(&host, 0),
+                Lift::Then(next) => self.follow_up(*next, now_ms),
             }
         }
         self.links.apply(&self.sim);
@@ -800,7 +1079,9 @@ fn durable_log(node: &Node) -> Result<Option<Inspection>, String> {
 /// What a host needs to start its node, again and again.
 #[derive(Clone)]
 struct Host {
-    config: NodeConfig,
+    config: Rc<RefCell<NodeConfig>>,
+    stop: Rc<RefCell<CancellationToken>>,
+    transport: SimTransport,
     disk: SimDisk,
     clock: SimClock,
     pace: Pace,
@@ -813,9 +1094,12 @@ struct Host {
 impl Host {
     async fn live(self) -> turmoil::Result {
         let mount = self.disk.mount();
+        let stop = CancellationToken::new();
+        *self.stop.borrow_mut() = stop.clone();
+        let config = self.config.borrow().clone();
         let state_vfs: Arc<dyn Vfs> = if self.real_files { Arc::new(StdVfs) } else { mount.clone() };
         let environment = Environment {
-            transport: Arc::new(SimTransport),
+            transport: Arc::new(self.transport),
             clock: Arc::new(self.clock),
             entropy: self.entropy,
             store: StoreEnv {
@@ -825,25 +1109,21 @@ impl Host {
                 blocking: Arc::new(SimBlocking::new(self.pace)),
             },
         };
-        let ended = jangbu_node::run(self.config, environment, CancellationToken::new()).await;
+        let ended = jangbu_node::run(config, environment, stop).await;
         let why = ended.map_or_else(|error| error.to_string(), |()| "it stopped by itself".into());
         *self.ended.borrow_mut() = Some(why);
         Ok(())
     }
 }
 
-fn node_config(plan: &Plan, node: &Node) -> NodeConfig {
+fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig {
     let tuning = &plan.tuning;
     NodeConfig {
-        node_id: node.id,
-        data_dir: node.data_dir.clone(),
-        data_center: ["seoul", "busan", "daejeon"][(node.id as usize - 1) % 3].into(),
+        node_id: id,
+        data_dir: data_dir.to_owned(),
+        data_center: ["seoul", "busan", "daejeon"][(id as usize - 1) % 3].into(),
         network: Network::Metro,
-        listen: Listen {
-            client: format!("{}:{CLIENT_PORT}", node.name),
-            peer: format!("{}:{PEER_PORT}", node.name),
-            http: None,
-        },
+        listen: Listen { client: format!("{name}:{CLIENT_PORT}"), peer: format!("{name}:{PEER_PORT}"), http: None },
         advertise: Advertise::default(),
         limits: Limits { deadline_ms_default: tuning.deadline_ms, ..Limits::default() },
         storage: Storage {

@@ -9,6 +9,7 @@
 //! * A name survives once its folder was synced; before that it may be lost.
 //! * A handle of a process that is gone changes nothing any more: destructors run in a crash too.
 //! * After a failed sync the unsynced writes stay visible and never become durable, as on Linux.
+//! * A trap ends the life of whoever steps into it at that very step: nothing that follows reaches the disk.
 //!
 //! Not here: how long a disk takes (`world::SimBlocking`), and RocksDB, which brings its own files.
 
@@ -20,14 +21,18 @@ use std::{
 };
 
 use jangbu_raft_store::vfs::{OpenMode, Vfs, VfsFile};
+use serde::{Deserialize, Serialize};
 
-use crate::chance::Dice;
+use crate::{
+    chance::Dice,
+    faults::{Act, Place, Step},
+};
 
 /// A torn write is torn between sectors.
 const SECTOR_BYTES: usize = 512;
 
 /// What a crash leaves of what was not synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 pub enum Survival {
     /// The process died, the machine went on: all is there, and what was not synced is still not durable.
     All,
@@ -57,6 +62,16 @@ struct Inner {
     dice: Dice,
     faults: DiskFaults,
     stats: DiskStats,
+    trap: Option<Trap>,
+    /// The step at which the power failed, until the harness has taken note.
+    sprung: Option<Step>,
+}
+
+/// Where the power is going to fail.
+#[derive(Debug, Clone)]
+struct Trap {
+    step: Step,
+    survival: Survival,
 }
 
 /// What is wrong with a disk at the moment.
@@ -79,6 +94,10 @@ pub struct DiskStats {
     pub failures: u64,
     /// Unsynced writes that a crash tore or lost.
     pub writes_lost: u64,
+    /// Of those, such that came out as garbage.
+    pub garbage: u64,
+    /// How often another folder was made the state in use.
+    pub switched: u64,
 }
 
 #[derive(Default, Clone)]
@@ -114,8 +133,8 @@ impl Change {
         }
     }
 
-    /// The part that reached the platter: whole sectors from its beginning.
-    fn torn(&self, dice: &mut Dice) -> Option<Self> {
+    /// The part that reached the platter: whole sectors from its beginning, the last of which may hold anything.
+    fn torn(&self, dice: &mut Dice, stats: &mut DiskStats) -> Option<Self> {
         match self {
             Change::Write { offset, bytes } => {
                 let sectors = (bytes.len() / SECTOR_BYTES) as u64 + 1;
@@ -124,7 +143,13 @@ impl Change {
                     0 => 0,
                     sectors => (first + (sectors - 1) * SECTOR_BYTES).min(bytes.len()),
                 };
-                (kept > 0).then(|| Change::Write { offset: *offset, bytes: bytes[..kept].to_vec() })
+                let mut bytes = bytes[..kept].to_vec();
+                if kept > 0 && dice.percent(30) {
+                    let garbage_bytes = (offset + kept - 1) % SECTOR_BYTES + 1;
+                    bytes.iter_mut().rev().take(garbage_bytes).for_each(|byte| *byte = dice.draw() as u8);
+                    stats.garbage += 1;
+                }
+                (kept > 0).then_some(Change::Write { offset: *offset, bytes })
             }
             Change::Length(_) => None,
         }
@@ -162,6 +187,8 @@ impl SimDisk {
             dice,
             faults: DiskFaults::default(),
             stats: DiskStats::default(),
+            trap: None,
+            sprung: None,
         })))
     }
 
@@ -192,35 +219,21 @@ impl SimDisk {
 
     /// The process that used the disk is gone; the next one finds what survived.
     pub fn crash(&self, survival: Survival) {
-        let mut inner = self.lock();
-        let Inner { files, dirs, durable_dirs, names, durable_names, unsynced_names, dice, stats, .. } = &mut *inner;
-        if survival != Survival::All {
-            let names_kept = match survival {
-                Survival::Some => dice.below(unsynced_names.len() as u64 + 1) as usize,
-                _ => 0,
-            };
-            unsynced_names[..names_kept].iter().for_each(|change| change.apply(durable_names));
-            unsynced_names.clear();
-            *dirs = durable_dirs.clone();
-            durable_names.retain(|path, _| path.parent().is_some_and(|dir| dirs.contains(dir)));
-            *names = durable_names.clone();
-            for file in files.iter_mut() {
-                for change in std::mem::take(&mut file.unsynced) {
-                    let survivor = match (survival, dice.below(3)) {
-                        (Survival::Some, 0) => Some(change),
-                        (Survival::Some, 1) => change.torn(dice),
-                        _ => None,
-                    };
-                    match survivor {
-                        Some(change) => change.apply(&mut file.durable),
-                        None => stats.writes_lost += 1,
-                    }
-                }
-                file.bytes = file.durable.clone();
-            }
-        }
-        inner.life += 1;
-        inner.locks.clear();
+        self.lock().crash(survival);
+    }
+
+    /// The power fails as soon as this step is taken.
+    pub fn set_trap(&self, step: Step, survival: Survival) {
+        self.lock().trap = Some(Trap { step, survival });
+    }
+
+    /// The step at which the power failed since this was asked last.
+    pub fn sprung(&self) -> Option<Step> {
+        self.lock().sprung.take()
+    }
+
+    pub fn remove_trap(&self) {
+        self.lock().trap = None;
     }
 
     /// The disk is taken out and an empty one put in.
@@ -289,6 +302,7 @@ struct Handle {
     disk: SimDisk,
     life: u64,
     file: usize,
+    place: Option<Place>,
 }
 
 struct LockGuard {
@@ -308,11 +322,39 @@ impl Drop for LockGuard {
 
 fn alive(disk: &SimDisk, life: u64) -> io::Result<MutexGuard<'_, Inner>> {
     let inner = disk.lock();
-    if life == ANY_LIFE || inner.life == life {
-        Ok(inner)
-    } else {
-        Err(io::Error::other("the process that had this open is gone"))
+    if life == ANY_LIFE || inner.life == life { Ok(inner) } else { Err(gone()) }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the process that had this open is gone")
+}
+
+impl Trap {
+    fn is_sprung_by(&mut self, act: Act, place: Option<Place>) -> bool {
+        if self.step.act != act || place != Some(self.step.place) {
+            return false;
+        }
+        let now = self.step.skip == 0;
+        self.step.skip = self.step.skip.saturating_sub(1);
+        now
     }
+}
+
+/// What lies at a path of a data folder.
+fn place_of(path: &Path) -> Option<Place> {
+    path.components().rev().find_map(|part| {
+        let part = part.as_os_str().to_str()?;
+        let places = [
+            ("log", Place::Log),
+            ("snapshots", Place::Snapshots),
+            ("incoming", Place::Incoming),
+            ("identity", Place::Identity),
+            ("CURRENT", Place::Current),
+            ("state-", Place::State),
+        ];
+        // Files that are about to take the name of another begin with it.
+        places.into_iter().find(|(name, _)| part.starts_with(name)).map(|(_, place)| place)
+    })
 }
 
 fn not_found(path: &Path) -> io::Error {
@@ -320,6 +362,56 @@ fn not_found(path: &Path) -> io::Error {
 }
 
 impl Inner {
+    fn crash(&mut self, survival: Survival) {
+        let Inner { files, dirs, durable_dirs, names, durable_names, unsynced_names, dice, stats, .. } = self;
+        if survival != Survival::All {
+            let names_kept = match survival {
+                Survival::Some => dice.below(unsynced_names.len() as u64 + 1) as usize,
+                _ => 0,
+            };
+            unsynced_names[..names_kept].iter().for_each(|change| change.apply(durable_names));
+            unsynced_names.clear();
+            *dirs = durable_dirs.clone();
+            durable_names.retain(|path, _| path.parent().is_some_and(|dir| dirs.contains(dir)));
+            *names = durable_names.clone();
+            for file in files.iter_mut() {
+                for change in std::mem::take(&mut file.unsynced) {
+                    let survivor = match (survival, dice.below(3)) {
+                        (Survival::Some, 0) => Some(change),
+                        (Survival::Some, 1) => change.torn(dice, stats),
+                        _ => None,
+                    };
+                    match survivor {
+                        Some(change) => change.apply(&mut file.durable),
+                        None => stats.writes_lost += 1,
+                    }
+                }
+                file.bytes = file.durable.clone();
+            }
+        }
+        self.life += 1;
+        self.locks.clear();
+    }
+
+    /// Something is done to the disk, unless the power fails at it.
+    fn step<T>(
+        &mut self,
+        act: Act,
+        place: Option<Place>,
+        take: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Some(Trap { step, survival }) = self.trap.take_if(|trap| trap.is_sprung_by(act, place)) else {
+            return take(self);
+        };
+        if !step.before {
+            // Done, and nobody will ever be told.
+            let _ = take(self);
+        }
+        self.crash(survival);
+        self.sprung = Some(step);
+        Err(gone())
+    }
+
     fn failing(&mut self, text: &str) -> io::Error {
         self.stats.failures += 1;
         io::Error::other(format!("{text}, on purpose"))
@@ -332,6 +424,21 @@ impl Inner {
 
     fn file(&self, path: &Path) -> io::Result<usize> {
         self.names.get(path).copied().ok_or_else(|| not_found(path))
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<usize> {
+        self.must_have_dir_of(path)?;
+        if self.names.contains_key(path) {
+            let text = format!("{} is there already", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        if self.faults.full {
+            return Err(self.full());
+        }
+        self.files.push(File::default());
+        let file = self.files.len() - 1;
+        self.rename(NameChange { removed: None, made: Some((path.into(), file)) });
+        Ok(file)
     }
 
     fn rename(&mut self, change: NameChange) {
@@ -356,25 +463,12 @@ impl Inner {
 impl Vfs for Mount {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn VfsFile>> {
         let mut inner = alive(&self.disk, self.life)?;
-        let file = if mode == OpenMode::Create {
-            inner.must_have_dir_of(path)?;
-            if inner.names.contains_key(path) {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    format!("{} is there already", path.display()),
-                ));
-            }
-            if inner.faults.full {
-                return Err(inner.full());
-            }
-            inner.files.push(File::default());
-            let file = inner.files.len() - 1;
-            inner.rename(NameChange { removed: None, made: Some((path.into(), file)) });
-            file
-        } else {
-            inner.file(path)?
+        let place = place_of(path);
+        let file = match mode {
+            OpenMode::Create => inner.step(Act::Create, place, |inner| inner.create(path))?,
+            _ => inner.file(path)?,
         };
-        Ok(Box::new(Handle { disk: self.disk.clone(), life: self.life, file }))
+        Ok(Box::new(Handle { disk: self.disk.clone(), life: self.life, file, place }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -395,29 +489,33 @@ impl Vfs for Mount {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = alive(&self.disk, self.life)?;
-        inner.must_have_dir_of(to)?;
-        if inner.dirs.contains(from) {
-            return inner.rename_dir(from, to);
-        }
-        let file = inner.file(from)?;
-        inner.rename(NameChange { removed: Some(from.into()), made: Some((to.into(), file)) });
-        Ok(())
+        alive(&self.disk, self.life)?.step(Act::Rename, place_of(to), |inner| {
+            inner.must_have_dir_of(to)?;
+            if inner.dirs.contains(from) {
+                return inner.rename_dir(from, to);
+            }
+            let file = inner.file(from)?;
+            inner.rename(NameChange { removed: Some(from.into()), made: Some((to.into(), file)) });
+            inner.stats.switched += u64::from(place_of(to) == Some(Place::Current));
+            Ok(())
+        })
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = alive(&self.disk, self.life)?;
-        inner.must_have_dir_of(to)?;
-        let file = inner.file(from)?;
-        inner.rename(NameChange { removed: None, made: Some((to.into(), file)) });
-        Ok(())
+        alive(&self.disk, self.life)?.step(Act::Link, place_of(to), |inner| {
+            inner.must_have_dir_of(to)?;
+            let file = inner.file(from)?;
+            inner.rename(NameChange { removed: None, made: Some((to.into(), file)) });
+            Ok(())
+        })
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut inner = alive(&self.disk, self.life)?;
-        inner.file(path)?;
-        inner.rename(NameChange { removed: Some(path.into()), made: None });
-        Ok(())
+        alive(&self.disk, self.life)?.step(Act::Remove, place_of(path), |inner| {
+            inner.file(path)?;
+            inner.rename(NameChange { removed: Some(path.into()), made: None });
+            Ok(())
+        })
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -434,21 +532,7 @@ impl Vfs for Mount {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut inner = alive(&self.disk, self.life)?;
-        if !inner.dirs.contains(dir) {
-            return Err(not_found(dir));
-        }
-        if inner.faults.sync_fails {
-            return Err(inner.failing("syncing a folder failed"));
-        }
-        let Inner { dirs, durable_dirs, durable_names, unsynced_names, .. } = &mut *inner;
-        let (now, later): (Vec<_>, Vec<_>) =
-            std::mem::take(unsynced_names).into_iter().partition(|change| change.touches(dir));
-        now.iter().for_each(|change| change.apply(durable_names));
-        *unsynced_names = later;
-        durable_dirs.retain(|path| path.parent() != Some(dir) || dirs.contains(path));
-        durable_dirs.extend(dirs.iter().filter(|path| path.parent() == Some(dir)).cloned());
-        Ok(())
+        alive(&self.disk, self.life)?.step(Act::SyncFolder, place_of(dir), |inner| inner.sync_dir(dir))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -470,6 +554,23 @@ impl Vfs for Mount {
 }
 
 impl Inner {
+    fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
+        if !self.dirs.contains(dir) {
+            return Err(not_found(dir));
+        }
+        if self.faults.sync_fails {
+            return Err(self.failing("syncing a folder failed"));
+        }
+        let Inner { dirs, durable_dirs, durable_names, unsynced_names, .. } = self;
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(unsynced_names).into_iter().partition(|change| change.touches(dir));
+        now.iter().for_each(|change| change.apply(durable_names));
+        *unsynced_names = later;
+        durable_dirs.retain(|path| path.parent() != Some(dir) || dirs.contains(path));
+        durable_dirs.extend(dirs.iter().filter(|path| path.parent() == Some(dir)).cloned());
+        Ok(())
+    }
+
     /// Folders are renamed whole, and durable at once: a journaling file system orders that before what follows.
     fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let moved = |path: &Path| {
@@ -509,28 +610,30 @@ impl VfsFile for Handle {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut inner = alive(&self.disk, self.life)?;
-        let end = offset as usize + bytes.len();
-        if inner.faults.full && end > inner.files[self.file].bytes.len() {
-            return Err(inner.full());
-        }
-        inner.stats.writes += 1;
-        inner.stats.bytes_written += bytes.len() as u64;
-        inner.change(self.file, Change::Write { offset: offset as usize, bytes: bytes.to_vec() });
-        Ok(())
+        alive(&self.disk, self.life)?.step(Act::Write, self.place, |inner| {
+            let end = offset as usize + bytes.len();
+            if inner.faults.full && end > inner.files[self.file].bytes.len() {
+                return Err(inner.full());
+            }
+            inner.stats.writes += 1;
+            inner.stats.bytes_written += bytes.len() as u64;
+            inner.change(self.file, Change::Write { offset: offset as usize, bytes: bytes.to_vec() });
+            Ok(())
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut inner = alive(&self.disk, self.life)?;
-        let failing = inner.faults.sync_fails;
-        let file = &mut inner.files[self.file];
-        let unsynced = std::mem::take(&mut file.unsynced);
-        if failing {
-            return Err(inner.failing("syncing failed"));
-        }
-        unsynced.iter().for_each(|change| change.apply(&mut file.durable));
-        inner.stats.syncs += 1;
-        Ok(())
+        alive(&self.disk, self.life)?.step(Act::Sync, self.place, |inner| {
+            let failing = inner.faults.sync_fails;
+            let file = &mut inner.files[self.file];
+            let unsynced = std::mem::take(&mut file.unsynced);
+            if failing {
+                return Err(inner.failing("syncing failed"));
+            }
+            unsynced.iter().for_each(|change| change.apply(&mut file.durable));
+            inner.stats.syncs += 1;
+            Ok(())
+        })
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -620,6 +723,28 @@ mod tests {
         assert_eq!(read_file(&*disk.mount(), path).unwrap(), b"x");
         disk.crash(Survival::Nothing);
         assert_eq!(disk.mount().len(path).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_trap_ends_a_life_before_or_after_its_step() {
+        for before in [true, false] {
+            let disk = disk();
+            let mount = disk.mount();
+            create_dir_durable(&*mount, Path::new("/data/log")).unwrap();
+            let file = mount.open(Path::new("/data/log/1"), OpenMode::Create).unwrap();
+            mount.sync_dir(Path::new("/data/log")).unwrap();
+            file.write_all_at(b"x", 0).unwrap();
+            let step = Step { act: Act::Sync, place: Place::Log, skip: 1, before };
+            disk.set_trap(step, Survival::Nothing);
+            file.sync_data().unwrap();
+            file.write_all_at(b"y", 1).unwrap();
+            assert!(disk.sprung().is_none());
+            assert!(file.sync_data().is_err());
+            assert!(disk.sprung().is_some());
+            assert!(file.write_all_at(b"z", 2).is_err(), "nothing follows");
+            let kept: &[u8] = if before { b"x" } else { b"xy" };
+            assert_eq!(read_file(&*disk.mount(), Path::new("/data/log/1")).unwrap(), kept);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chance::Dice;
+use crate::{chance::Dice, disk::Survival};
 
 /// One run, complete.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -121,6 +121,64 @@ pub enum Target {
     Follower(usize),
 }
 
+/// A step of making something durable: an operation on a disk.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Step {
+    pub act: Act,
+    /// What it is done to.
+    pub place: Place,
+    /// How many such steps pass unharmed first.
+    pub skip: u64,
+    /// The power fails before the step has any effect; else right after.
+    pub before: bool,
+}
+
+/// What is done to a disk.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    Create,
+    Write,
+    Sync,
+    Rename,
+    Link,
+    Remove,
+    SyncFolder,
+}
+
+/// Where on a disk.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Log,
+    State,
+    /// Which state is in use.
+    Current,
+    Snapshots,
+    Incoming,
+    Identity,
+}
+
+/// An end of a transfer.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub enum End {
+    Sender,
+    Receiver,
+}
+
+/// What a node does when it makes something durable, and where: the steps at which the power can fail.
+pub const STEPS: &[(Act, Place)] = &[
+    (Act::Write, Place::Log),
+    (Act::Sync, Place::Log),
+    (Act::Create, Place::Log),
+    (Act::Rename, Place::Log),
+    (Act::Remove, Place::Log),
+    (Act::SyncFolder, Place::Log),
+    (Act::Write, Place::Snapshots),
+    (Act::Rename, Place::Snapshots),
+    (Act::Write, Place::Incoming),
+    (Act::Rename, Place::Incoming),
+    (Act::Rename, Place::Current),
+];
+
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct Fault {
     /// Milliseconds from the beginning of the load.
@@ -188,17 +246,39 @@ pub enum Kind {
         b: Target,
         ms: u64,
     },
-    /// A node stands still and then goes on as if nothing had been.
+    /// A link loses some of what is sent; a lost segment wedges its connection, as nothing sends it again.
+    Loss {
+        a: Target,
+        b: Target,
+        permille: u64,
+    },
+    /// A node stands still and then goes on as if nothing had been: neither its peers nor its callers hear from it, and its
+    /// disk does nothing. Its timers go on, because turmoil cannot stop one host's: what they lead to stays within it.
     Pause {
         node: Target,
     },
-    /// Everything a node does takes longer.
     SlowDisk {
         node: Target,
         ms: u64,
     },
+    /// A disk and all links of its node are slow, and neither is broken.
+    SlowNode {
+        node: Target,
+        ms: u64,
+    },
+    /// The power fails at one step of making something durable, whenever that comes.
+    CrashAtStep {
+        node: Target,
+        step: Step,
+        survival: Survival,
+    },
     SyncFails {
         node: Target,
+    },
+    /// Some reads of a disk fail.
+    ReadFails {
+        node: Target,
+        percent: u64,
     },
     DiskFull {
         node: Target,
@@ -226,8 +306,37 @@ pub enum Kind {
     Snapshot {
         node: Target,
     },
+    /// A node that comes back needs a snapshot, and one end of the transfer dies in the middle of it.
+    SnapshotCut {
+        end: End,
+        /// Messages that pass before.
+        after: u64,
+    },
+    /// A node that comes back needs a snapshot, and it is damaged: on its way, or on the disk it comes from.
+    SnapshotDamaged {
+        on_disk: bool,
+    },
+    /// A node that comes back needs a snapshot, and is offered another cluster's.
+    SnapshotForeign,
+    /// Snapshots that a node was sent are sent to it again, now older than what it has.
+    SnapshotOlder {
+        node: Target,
+    },
+    /// What is said to a node arrives twice: calls, and messages within a stream.
+    Duplicate {
+        node: Target,
+        percent: u64,
+    },
+    /// What was said to a node is said to it again, much later.
+    Replay {
+        node: Target,
+        calls: u64,
+    },
     /// The leadership is handed over.
     MoveLeader,
+    /// One node after the other is told to stop, and comes back with other sizes of segments, caches and flushes. There is
+    /// one format on disk so far, so it is settings that differ and not versions.
+    RollingRestart,
     /// A node is removed and another added, caught up and promoted.
     Replace {
         node: Target,
@@ -245,75 +354,116 @@ pub struct Description {
     pub name: &'static str,
     pub about: &'static str,
     pub weight: u64,
+    /// Somebody must listen on the lines between callers and doors (`wiretap.rs`).
+    pub needs_wiretap: bool,
+}
+
+const fn plain(name: &'static str, about: &'static str, weight: u64) -> Description {
+    Description { name, about, weight, needs_wiretap: false }
+}
+
+const fn heard(name: &'static str, about: &'static str, weight: u64) -> Description {
+    Description { name, about, weight, needs_wiretap: true }
 }
 
 pub const KINDS: &[Description] = &[
-    Description { name: "kill", about: "a process dies; unsynced writes survive", weight: 6 },
-    Description { name: "power-off", about: "a machine's power fails; unsynced writes are lost or torn", weight: 6 },
-    Description { name: "power-cut", about: "the power of all machines fails at once", weight: 3 },
-    Description { name: "crash-loop", about: "a node dies again and again, also while it recovers", weight: 3 },
-    Description { name: "quorum-lost", about: "a majority dies and comes back", weight: 3 },
-    Description { name: "data-center-lost", about: "a whole data centre is unreachable", weight: 3 },
-    Description { name: "partition", about: "the nodes fall into two halves", weight: 6 },
-    Description { name: "one-way", about: "one node is not heard by another, the other way it is", weight: 4 },
-    Description { name: "partial", about: "two nodes don't hear each other, all others do", weight: 4 },
-    Description { name: "bridge", about: "two halves that one node alone connects", weight: 2 },
-    Description { name: "ring", about: "every node hears its two neighbours only", weight: 2 },
-    Description { name: "leader-alone", about: "the leader is cut off from peers, not from clients", weight: 6 },
-    Description { name: "swizzle", about: "nodes are clogged one by one and unclogged in another order", weight: 3 },
-    Description { name: "hold", about: "messages between two nodes wait", weight: 3 },
-    Description { name: "slow-link", about: "a link becomes slow and uneven", weight: 3 },
-    Description { name: "pause", about: "a node stands still and goes on as if nothing had been", weight: 4 },
-    Description { name: "slow-disk", about: "a disk becomes slow", weight: 4 },
-    Description { name: "sync-fails", about: "fsync fails", weight: 3 },
-    Description { name: "disk-full", about: "no space is left on a disk", weight: 2 },
-    Description { name: "bit-rot", about: "a bit flips in a synced log while its node is down", weight: 1 },
-    Description { name: "clock-offset", about: "a wall clock is off for a while", weight: 3 },
-    Description { name: "clock-drift", about: "a wall clock runs fast or slow", weight: 2 },
-    Description { name: "clock-jump", about: "a wall clock jumps and stays there", weight: 3 },
-    Description { name: "snapshot", about: "a snapshot is taken and the log purged", weight: 5 },
-    Description { name: "move-leader", about: "the leadership is handed over", weight: 4 },
-    Description { name: "replace", about: "a node is removed, another added and promoted", weight: 2 },
-    Description { name: "wipe", about: "a node loses its disk and comes back under its old id", weight: 1 },
-    Description { name: "retry-storm", about: "clients repeat what they said", weight: 2 },
+    plain("kill", "a process dies; unsynced writes survive", 6),
+    plain("power-off", "a machine's power fails; unsynced writes are lost or torn", 6),
+    plain("power-cut", "the power of all machines fails at once", 3),
+    plain("crash-loop", "a node dies again and again, also while it recovers", 3),
+    plain("quorum-lost", "a majority dies and comes back", 3),
+    plain("data-center-lost", "a whole data centre is unreachable", 3),
+    plain("partition", "the nodes fall into two halves", 6),
+    plain("one-way", "one node is not heard by another, the other way it is", 4),
+    plain("partial", "two nodes don't hear each other, all others do", 4),
+    plain("bridge", "two halves that one node alone connects", 2),
+    plain("ring", "every node hears its two neighbours only", 2),
+    plain("leader-alone", "the leader is cut off from peers, not from clients", 6),
+    plain("swizzle", "nodes are clogged one by one and unclogged in another order", 3),
+    plain("hold", "messages between two nodes wait", 3),
+    plain("slow-link", "a link becomes slow and uneven", 3),
+    plain("loss", "a link loses some of what is sent", 3),
+    plain("pause", "a node stands still and goes on as if nothing had been", 4),
+    plain("slow-disk", "a disk becomes slow", 4),
+    plain("slow-node", "a disk and all links of its node become slow", 3),
+    plain("crash-at-step", "the power fails at one step of making something durable", 6),
+    plain("sync-fails", "fsync fails", 3),
+    plain("read-fails", "some reads of a disk fail", 2),
+    plain("disk-full", "no space is left on a disk", 2),
+    plain("bit-rot", "a bit flips in a synced log while its node is down", 1),
+    plain("clock-offset", "a wall clock is off for a while", 3),
+    plain("clock-drift", "a wall clock runs fast or slow", 2),
+    plain("clock-jump", "a wall clock jumps and stays there", 3),
+    plain("snapshot", "a snapshot is taken and the log purged", 5),
+    heard("snapshot-cut", "one end dies in the middle of a snapshot's transfer", 3),
+    heard("snapshot-damaged", "a snapshot is damaged on its way or on its sender's disk", 2),
+    heard("snapshot-foreign", "a node is offered another cluster's snapshot", 1),
+    heard("snapshot-older", "snapshots of the past are sent again", 1),
+    heard("duplicate", "what is said to a node arrives twice", 2),
+    heard("replay", "what was said to a node is said again, much later", 2),
+    plain("move-leader", "the leadership is handed over", 4),
+    plain("rolling-restart", "nodes stop one by one and come back with other settings", 2),
+    plain("replace", "a node is removed, another added and promoted", 2),
+    plain("wipe", "a node loses its disk and comes back under its old id", 1),
+    plain("retry-storm", "clients repeat what they said", 2),
 ];
 
 impl Kind {
     pub fn name(&self) -> &'static str {
-        let index = match self {
-            Kind::Kill { .. } => 0,
-            Kind::PowerOff { .. } => 1,
-            Kind::PowerCut => 2,
-            Kind::CrashLoop { .. } => 3,
-            Kind::QuorumLost => 4,
-            Kind::DataCenterLost { .. } => 5,
-            Kind::Partition { .. } => 6,
-            Kind::OneWay { .. } => 7,
-            Kind::Partial { .. } => 8,
-            Kind::Bridge { .. } => 9,
-            Kind::Ring => 10,
-            Kind::LeaderAlone => 11,
-            Kind::Swizzle => 12,
-            Kind::Hold { .. } => 13,
-            Kind::SlowLink { .. } => 14,
-            Kind::Pause { .. } => 15,
-            Kind::SlowDisk { .. } => 16,
-            Kind::SyncFails { .. } => 17,
-            Kind::DiskFull { .. } => 18,
-            Kind::BitRot { .. } => 19,
-            Kind::ClockOffset { .. } => 20,
-            Kind::ClockDrift { .. } => 21,
-            Kind::ClockJump { .. } => 22,
-            Kind::Snapshot { .. } => 23,
-            Kind::MoveLeader => 24,
-            Kind::Replace { .. } => 25,
-            Kind::Wipe { .. } => 26,
-            Kind::RetryStorm => 27,
-        };
-        KINDS[index].name
+        match self {
+            Kind::Kill { .. } => "kill",
+            Kind::PowerOff { .. } => "power-off",
+            Kind::PowerCut => "power-cut",
+            Kind::CrashLoop { .. } => "crash-loop",
+            Kind::QuorumLost => "quorum-lost",
+            Kind::DataCenterLost { .. } => "data-center-lost",
+            Kind::Partition { .. } => "partition",
+            Kind::OneWay { .. } => "one-way",
+            Kind::Partial { .. } => "partial",
+            Kind::Bridge { .. } => "bridge",
+            Kind::Ring => "ring",
+            Kind::LeaderAlone => "leader-alone",
+            Kind::Swizzle => "swizzle",
+            Kind::Hold { .. } => "hold",
+            Kind::SlowLink { .. } => "slow-link",
+            Kind::Pause { .. } => "pause",
+            Kind::SlowDisk { .. } => "slow-disk",
+            Kind::Loss { .. } => "loss",
+            Kind::SlowNode { .. } => "slow-node",
+            Kind::CrashAtStep { .. } => "crash-at-step",
+            Kind::ReadFails { .. } => "read-fails",
+            Kind::SnapshotCut { .. } => "snapshot-cut",
+            Kind::SnapshotDamaged { .. } => "snapshot-damaged",
+            Kind::SnapshotForeign => "snapshot-foreign",
+            Kind::SnapshotOlder { .. } => "snapshot-older",
+            Kind::Duplicate { .. } => "duplicate",
+            Kind::Replay { .. } => "replay",
+            Kind::RollingRestart => "rolling-restart",
+            Kind::SyncFails { .. } => "sync-fails",
+            Kind::DiskFull { .. } => "disk-full",
+            Kind::BitRot { .. } => "bit-rot",
+            Kind::ClockOffset { .. } => "clock-offset",
+            Kind::ClockDrift { .. } => "clock-drift",
+            Kind::ClockJump { .. } => "clock-jump",
+            Kind::Snapshot { .. } => "snapshot",
+            Kind::MoveLeader => "move-leader",
+            Kind::Replace { .. } => "replace",
+            Kind::Wipe { .. } => "wipe",
+            Kind::RetryStorm => "retry-storm",
+        }
     }
 
-    fn draw(name: &str, nodes: usize, dice: &mut Dice) -> Kind {
+    pub fn needs_wiretap(&self) -> bool {
+        KINDS.iter().any(|kind| kind.name == self.name() && kind.needs_wiretap)
+    }
+
+    /// A node may forget what it had synced. Two such nodes may take the quorum's memory with them: no protocol survives that.
+    fn loses_memory(&self) -> bool {
+        matches!(self, Kind::BitRot { .. } | Kind::Wipe { .. } | Kind::SyncFails { .. })
+    }
+
+    /// A kind by its name, with the rest drawn.
+    pub fn draw(name: &str, nodes: usize, dice: &mut Dice) -> Kind {
         let node = target(nodes, dice);
         let (a, b) = two(nodes, dice);
         let skew_ms = |dice: &mut Dice| {
@@ -337,6 +487,26 @@ impl Kind {
             "hold" => Kind::Hold { a, b },
             "slow-link" => Kind::SlowLink { a, b, ms: *dice.pick(&[20, 100, 400]) },
             "pause" => Kind::Pause { node },
+            "loss" => Kind::Loss { a, b, permille: *dice.pick(&[2, 10, 50]) },
+            "slow-node" => Kind::SlowNode { node, ms: *dice.pick(&[10, 50, 200]) },
+            "crash-at-step" => {
+                let (act, place) = *dice.pick(STEPS);
+                let often = act == Act::Write || act == Act::Sync;
+                let skip = if often && place == Place::Log { dice.below(200) } else { dice.below(2) };
+                let step = Step { act, place, skip, before: dice.percent(50) };
+                Kind::CrashAtStep { node, step, survival: *dice.pick(&[Survival::Nothing, Survival::Some]) }
+            }
+            "read-fails" => Kind::ReadFails { node, percent: *dice.pick(&[1, 10, 100]) },
+            "snapshot-cut" => {
+                let end = *dice.pick(&[End::Sender, End::Receiver]);
+                Kind::SnapshotCut { end, after: dice.below(4) }
+            }
+            "snapshot-damaged" => Kind::SnapshotDamaged { on_disk: dice.percent(40) },
+            "snapshot-foreign" => Kind::SnapshotForeign,
+            "snapshot-older" => Kind::SnapshotOlder { node },
+            "duplicate" => Kind::Duplicate { node, percent: *dice.pick(&[5, 30, 100]) },
+            "replay" => Kind::Replay { node, calls: dice.range(1, 30) },
+            "rolling-restart" => Kind::RollingRestart,
             "slow-disk" => Kind::SlowDisk { node, ms: *dice.pick(&[10, 50, 300]) },
             "sync-fails" => Kind::SyncFails { node },
             "disk-full" => Kind::DiskFull { node },
@@ -424,6 +594,30 @@ impl Plan {
         }
     }
 
+    /// One fault and nothing else, three times; once if a node forgets by it.
+    pub fn alone(seed: u64, name: &str) -> Plan {
+        let mut dice = Dice::new(seed, "alone");
+        // A bridge needs two on either side, and a ring of three is a full net.
+        let nodes = if matches!(name, "bridge" | "ring" | "data-center-lost") { 5 } else { 3 };
+        let mut plan = Plan::quiet(seed, nodes, 12_000);
+        plan.tuning.log_entries_kept = 0;
+        plan.tuning.segment_bytes = 32 << 10;
+        for at_ms in [1_000, 4_500, 8_000] {
+            let kind = Kind::draw(name, nodes, &mut dice);
+            let again = !(kind.loses_memory() || matches!(kind, Kind::Replace { .. }));
+            plan = plan.with(at_ms, 2_000, kind);
+            if !again {
+                break;
+            }
+        }
+        plan
+    }
+
+    /// Somebody must listen on the lines.
+    pub fn needs_wiretap(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind.needs_wiretap())
+    }
+
     pub fn with(mut self, at_ms: u64, for_ms: u64, kind: Kind) -> Plan {
         self.faults.push(Fault { at_ms, for_ms, kind });
         self
@@ -453,7 +647,10 @@ fn clients(dice: &mut Dice) -> Vec<ClientPlan> {
 }
 
 fn faults(nodes: usize, duration_ms: u64, dice: &mut Dice) -> Vec<Fault> {
-    let on: Vec<&Description> = KINDS.iter().filter(|_| dice.percent(40)).collect();
+    // Listening on all lines costs twice the time: one seed in four.
+    let listened_to = dice.percent(25);
+    let on: Vec<&Description> =
+        KINDS.iter().filter(|kind| dice.percent(40) && (listened_to || !kind.needs_wiretap)).collect();
     let total: u64 = on.iter().map(|kind| kind.weight).sum();
     if total == 0 {
         return Vec::new();
@@ -481,10 +678,9 @@ fn faults(nodes: usize, duration_ms: u64, dice: &mut Dice) -> Vec<Fault> {
         })
         .collect();
     faults.sort_by_key(|fault| fault.at_ms);
-    // Two nodes that lose what they had synced may take the quorum's memory with them: no protocol survives that.
     let mut lost = 0;
     faults.retain(|fault| {
-        let loses = matches!(fault.kind, Kind::BitRot { .. } | Kind::Wipe { .. } | Kind::SyncFails { .. });
+        let loses = fault.kind.loses_memory();
         lost += usize::from(loses);
         !loses || lost <= 1
     });
@@ -516,5 +712,24 @@ mod tests {
             assert!(plans.iter().any(has), "{habit:?}");
         }
         assert!(plans.iter().any(|plan| plan.engine == Engine::Rocks));
+    }
+
+    #[test]
+    fn a_fault_is_called_what_the_table_calls_it() {
+        for Description { name, .. } in KINDS {
+            for seed in 0..20 {
+                assert_eq!(Kind::draw(name, 3, &mut Dice::new(seed, "test")).name(), *name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_power_fails_at_every_step() {
+        let mut dice = Dice::new(1, "test");
+        let drawn: Vec<Kind> = (0..1_000).map(|_| Kind::draw("crash-at-step", 3, &mut dice)).collect();
+        for (act, place) in STEPS {
+            let at = |kind: &Kind| matches!(kind, Kind::CrashAtStep { step, .. } if (step.act, step.place) == (*act, *place));
+            assert!(drawn.iter().any(at), "{act:?} {place:?}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! `jangbu-sim`: a whole cluster in one thread, from one seed.
 
+#![expect(clippy::disallowed_methods, reason = "what is told to people here is real time")]
+
 use std::{
-    collections::BTreeMap,
     io::{IsTerminal, Read, Write},
     path::PathBuf,
     process::ExitCode,
@@ -13,10 +14,12 @@ use clap::{Parser, Subcommand};
 use jangbu_simulation::{
     determinism,
     faults::{HABITS, KINDS, Plan},
-    invariants, minimize, report,
+    invariants, marks, minimize, report,
     run::{self, Outcome},
     runner::{self, OUTCOME_MARK},
-    scenarios::{self, SCENARIOS},
+    scenarios::{self, Scenario},
+    tell::{self, Tell},
+    totals::Totals,
 };
 
 #[derive(Parser)]
@@ -61,15 +64,29 @@ enum Command {
         /// A plan from a file, as `minimize` writes it.
         #[arg(long)]
         plan: Option<PathBuf>,
+        /// Tells every call as well, also those that were answered.
+        #[arg(long)]
+        everything: bool,
+        /// Writes the plan down, to be changed by hand and run with `--plan`.
+        #[arg(long)]
+        save_plan: Option<PathBuf>,
+        /// Tells the outcome as JSON on the last line.
+        #[arg(long)]
+        json: bool,
     },
     /// Shrinks a failing seed to the fewest faults and the least work that still fail.
     Minimize {
         seed: u64,
         #[arg(long)]
         scenario: Option<String>,
+        #[arg(long)]
+        plan: Option<PathBuf>,
         /// Where the shrunk plan goes.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Ends after so many minutes with the smallest that was found.
+        #[arg(long)]
+        minutes: Option<f64>,
     },
     /// Writes one HTML file with the timeline of a seed.
     Report {
@@ -123,23 +140,31 @@ fn main() -> ExitCode {
 fn act(arguments: Arguments) -> anyhow::Result<bool> {
     match arguments.command {
         Command::Run { seeds, scenario, minutes, jobs, twice_percent, json } => {
+            let must_meet = scenario.is_none();
             let plans = plans(seeds, scenario.as_deref())?;
             let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
-            Ok(run_many(plans, jobs, until, twice_percent, json))
+            Ok(run_many(plans, jobs, until, twice_percent, must_meet, json))
         }
-        Command::Replay { seed, scenario, plan } => {
+        Command::Replay { seed, scenario, plan, everything, save_plan, json } => {
             log_if_asked();
             let plan = one_plan(seed, scenario.as_deref(), plan)?;
-            println!("{}", serde_json::to_string(&plan)?);
-            let story = run::run(&plan, true);
-            println!("{}", serde_json::to_string(&story.outcome)?);
-            tell_failure(&plan, &story.outcome);
+            if let Some(file) = save_plan {
+                std::fs::write(&file, serde_json::to_string_pretty(&plan)?).context("the plan could not be written")?;
+            }
+            println!("{}", tell::plan(&plan));
+            let story = run::run(&plan, if everything { Tell::Everything } else { Tell::Story });
+            tell_end(&plan, &story.outcome);
+            if json {
+                println!("{}", serde_json::to_string(&story.outcome)?);
+            }
             Ok(story.outcome.broken.is_empty())
         }
-        Command::Minimize { seed, scenario, out } => shrink(&one_plan(seed, scenario.as_deref(), None)?, out),
+        Command::Minimize { seed, scenario, plan, out, minutes } => {
+            shrink(&one_plan(seed, scenario.as_deref(), plan)?, out, minutes)
+        }
         Command::Report { seed, scenario, plan, out } => {
             let plan = one_plan(seed, scenario.as_deref(), plan)?;
-            let story = run::run(&plan, false);
+            let story = run::run(&plan, Tell::Nothing);
             let out = out.unwrap_or_else(|| format!("seed-{seed}.html").into());
             std::fs::write(&out, report::html(&story, &runner::commit())).context("the report could not be written")?;
             println!("{}", out.display());
@@ -157,7 +182,7 @@ fn act(arguments: Arguments) -> anyhow::Result<bool> {
                 std::io::stdin().read_to_string(&mut text)?;
             }
             let plan: Plan = serde_json::from_str(&text)?;
-            let story = run::run(&plan, false);
+            let story = run::run(&plan, Tell::Nothing);
             println!("{OUTCOME_MARK}{}", serde_json::to_string(&story.outcome)?);
             Ok(true)
         }
@@ -169,17 +194,18 @@ fn plans(seeds: std::ops::Range<u64>, scenario: Option<&str>) -> anyhow::Result<
         None => Box::new(seeds.map(Plan::of_seed)),
         // Each scenario gets seeds of its own: outcomes are told apart by them.
         Some("all") => Box::new(seeds.flat_map(|seed| {
-            let count = SCENARIOS.len() as u64;
-            SCENARIOS.iter().zip(0..).map(move |(scenario, index)| scenario.plan_of(seed * count + index))
+            let all = scenarios::all();
+            let count = all.len() as u64;
+            all.into_iter().zip(0..).map(move |(scenario, index)| scenario.plan_of(seed * count + index))
         })),
         Some(name) => {
             let scenario = find(name)?;
-            Box::new(seeds.map(|seed| scenario.plan_of(seed)))
+            Box::new(seeds.map(move |seed| scenario.plan_of(seed)))
         }
     })
 }
 
-fn find(name: &str) -> anyhow::Result<&'static scenarios::Scenario> {
+fn find(name: &str) -> anyhow::Result<Scenario> {
     scenarios::find(name).ok_or_else(|| anyhow!("there is no scenario {name}; `jangbu-sim list` names them"))
 }
 
@@ -201,65 +227,12 @@ fn log_if_asked() {
 
 // ---------------------------------------------------------------------- run
 
-/// What many runs come to.
-#[derive(Default, serde::Serialize)]
-struct Totals {
-    seeds: u64,
-    failed: Vec<u64>,
-    twice: u64,
-    simulated_hours: f64,
-    real_seconds: f64,
-    cpu_ratio: f64,
-    calls: u64,
-    transfers: u64,
-    unknown_resolved: u64,
-    silent: u64,
-    change_events: u64,
-    syncs: u64,
-    writes_lost: u64,
-    disk_failures: u64,
-    faults: BTreeMap<String, u64>,
-    statuses: BTreeMap<String, u64>,
-    answers: BTreeMap<String, u64>,
-    marks: BTreeMap<String, u64>,
-    #[serde(skip)]
-    run_seconds: f64,
-}
-
-impl Totals {
-    fn add(&mut self, outcome: &Outcome) {
-        self.seeds += 1;
-        self.simulated_hours += outcome.simulated_ms as f64 / 3.6e6;
-        self.run_seconds += outcome.real_ms as f64 / 1e3;
-        self.calls += outcome.calls;
-        self.transfers += outcome.transfers;
-        self.unknown_resolved += outcome.unknown_resolved;
-        self.silent += outcome.silent;
-        self.change_events += outcome.change_events;
-        self.syncs += outcome.syncs;
-        self.writes_lost += outcome.writes_lost;
-        self.disk_failures += outcome.disk_failures;
-        for (into, from) in [
-            (&mut self.faults, &outcome.faults),
-            (&mut self.statuses, &outcome.statuses),
-            (&mut self.answers, &outcome.answers),
-            (&mut self.marks, &outcome.marks),
-        ] {
-            for (name, count) in from {
-                *into.entry(name.clone()).or_default() += count;
-            }
-        }
-        if !outcome.broken.is_empty() {
-            self.failed.push(outcome.seed);
-        }
-    }
-}
-
 fn run_many(
     plans: Box<dyn Iterator<Item = Plan>>,
     jobs: usize,
     until: Option<Instant>,
     twice_percent: u64,
+    must_meet: bool,
     json: bool,
 ) -> bool {
     let began = Instant::now();
@@ -273,6 +246,7 @@ fn run_many(
                     law: "the_same_seed_tells_the_same_story".into(),
                     text,
                     at_ns: 0,
+                    call: None,
                 });
             }
         }
@@ -284,13 +258,12 @@ fn run_many(
         }
     });
     clear_progress();
-    totals.real_seconds = began.elapsed().as_secs_f64();
-    totals.cpu_ratio = totals.simulated_hours * 3_600.0 / totals.run_seconds.max(0.001);
-    table(&totals);
+    totals.finish(runner::commit(), began.elapsed().as_secs_f64(), must_meet);
+    print!("{}", totals.table());
     if json {
         println!("{}", serde_json::to_string(&totals).expect("figures can be written down"));
     }
-    totals.failed.is_empty()
+    totals.is_good()
 }
 
 fn progress(totals: &Totals, began: Instant) {
@@ -313,6 +286,26 @@ fn clear_progress() {
     }
 }
 
+/// The last words of a replay.
+fn tell_end(plan: &Plan, outcome: &Outcome) {
+    println!(
+        "\n{:.1} s simulated, {} calls, {} transfers judged, {} unknown outcomes resolved, trace {} over {} lines",
+        outcome.simulated_ms as f64 / 1e3,
+        outcome.calls,
+        outcome.transfers,
+        outcome.unknown_resolved,
+        outcome.trace,
+        outcome.trace_lines
+    );
+    for (mark, count) in &outcome.marks {
+        println!("  {mark} ({count})");
+    }
+    match outcome.broken.is_empty() {
+        true => println!("All laws held."),
+        false => tell_failure(plan, outcome),
+    }
+}
+
 fn tell_failure(plan: &Plan, outcome: &Outcome) {
     if outcome.broken.is_empty() {
         return;
@@ -325,37 +318,11 @@ fn tell_failure(plan: &Plan, outcome: &Outcome) {
     println!("  again: jangbu-sim replay {}{scenario}", outcome.seed);
 }
 
-fn table(totals: &Totals) {
-    let row = |name: &str, value: String| println!("  {name:<28} {value}");
-    println!("\n{} seeds, {} failed {:?}", totals.seeds, totals.failed.len(), totals.failed);
-    row("run twice, same story", totals.twice.to_string());
-    row("simulated hours", format!("{:.3}", totals.simulated_hours));
-    row("simulated / real, per core", format!("{:.1}", totals.cpu_ratio));
-    row("calls", totals.calls.to_string());
-    row("transfers judged", totals.transfers.to_string());
-    row("change events", totals.change_events.to_string());
-    row("unknown outcomes resolved", totals.unknown_resolved.to_string());
-    row("silent attempts found", totals.silent.to_string());
-    row("disk: syncs", totals.syncs.to_string());
-    row("disk: writes torn or lost", totals.writes_lost.to_string());
-    row("disk: failures on purpose", totals.disk_failures.to_string());
-    for (title, counts) in [
-        ("faults", &totals.faults),
-        ("answers", &totals.answers),
-        ("transfers by status", &totals.statuses),
-        ("it did happen", &totals.marks),
-    ] {
-        println!("  {title}");
-        for (name, count) in counts {
-            println!("    {name:<52} {count}");
-        }
-    }
-}
-
 // ---------------------------------------------------------------------- the rest
 
-fn shrink(plan: &Plan, out: Option<PathBuf>) -> anyhow::Result<bool> {
-    let minimized = minimize::minimize(plan, |tries, smaller| {
+fn shrink(plan: &Plan, out: Option<PathBuf>, minutes: Option<f64>) -> anyhow::Result<bool> {
+    let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+    let minimized = minimize::minimize(plan, until, runner::run_in_child, |tries, smaller| {
         eprintln!(
             "try {tries}: {} faults, {} callers, {} ms",
             smaller.faults.len(),
@@ -370,8 +337,9 @@ fn shrink(plan: &Plan, out: Option<PathBuf>) -> anyhow::Result<bool> {
     let out = out.unwrap_or_else(|| format!("seed-{}-minimal.json", plan.seed).into());
     std::fs::write(&out, &text).context("the plan could not be written")?;
     println!("{} after {} tries:\n  {}", found.law, found.tries, found.text);
-    for fault in &found.plan.faults {
-        println!("  {} ms: {:?} for {} ms", fault.at_ms, fault.kind, fault.for_ms);
+    print!("{}", tell::plan(&found.plan));
+    if found.unfinished {
+        println!("  there was no time to try everything");
     }
     println!("  again: jangbu-sim replay {} --plan {}", plan.seed, out.display());
     Ok(false)
@@ -379,7 +347,7 @@ fn shrink(plan: &Plan, out: Option<PathBuf>) -> anyhow::Result<bool> {
 
 fn list() {
     println!("Scenarios");
-    for scenario in SCENARIOS {
+    for scenario in scenarios::all() {
         println!("  {:<28} {}", scenario.name, scenario.story);
     }
     println!("\nFaults");
@@ -389,6 +357,10 @@ fn list() {
     println!("\nHabits of callers\n  {HABITS:?}\n\nLaws");
     for law in invariants::TABLE {
         println!("  {:<44} {}", law.name, law.about);
+    }
+    println!("\nMarks: what must sometimes happen, and within how many seeds");
+    for mark in marks::TABLE {
+        println!("  {:<64} {}", mark.name, mark.within);
     }
 }
 

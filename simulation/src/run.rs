@@ -13,7 +13,10 @@ use crate::{
     auditor::{self, records::*},
     chronicle::{Broken, Chronicle, Line},
     cluster::Cluster,
+    coverage::{self, Coverage, Lasted},
     faults::Plan,
+    marks,
+    tell::Tell,
 };
 
 /// What became of a run; what the child process tells its parent.
@@ -27,8 +30,8 @@ pub struct Outcome {
     pub trace_lines: u64,
     pub calls: u64,
     pub transfers: u64,
-    /// By kind: ok, malformed, unavailable, unknown.
-    pub answers: BTreeMap<String, u64>,
+    /// What was asked while what was wrong, and what came of it.
+    pub coverage: Coverage,
     /// By name: what the rules answered.
     pub statuses: BTreeMap<String, u64>,
     pub faults: BTreeMap<String, u64>,
@@ -50,6 +53,9 @@ pub struct BrokenLaw {
     pub law: String,
     pub text: String,
     pub at_ns: u64,
+    /// The call that showed it, by its place in the history.
+    #[serde(default)]
+    pub call: Option<usize>,
 }
 
 /// The whole story, for the report.
@@ -57,12 +63,14 @@ pub struct Story {
     pub plan: Plan,
     pub outcome: Outcome,
     pub lines: Vec<Line>,
+    pub history: Vec<Call>,
+    pub faults: Vec<Lasted>,
 }
 
-/// Runs a plan. `tell`: print the story as it happens.
-pub fn run(plan: &Plan, tell: bool) -> Story {
+/// Runs a plan. `tell`: what is printed as it happens.
+pub fn run(plan: &Plan, tell: Tell) -> Story {
     plant(plan.planted);
-    let chronicle = Chronicle::new(tell);
+    let chronicle = Chronicle::new(tell, plan.needs_wiretap());
     let mut cluster = Cluster::new(plan, chronicle.clone());
     let ran = cluster.run();
     let (history, books) = {
@@ -73,37 +81,38 @@ pub fn run(plan: &Plan, tell: bool) -> Story {
     if books.is_some() {
         for violation in &verdict.violations {
             let call = violation.call.map_or(String::new(), |index| describe_call(&history[index], index));
-            chronicle.broken(violation.law, format!("{}{call}", violation.text));
+            let at_ns = violation.call.map_or(chronicle.now_ns(), |index| history[index].answered_ns);
+            chronicle.broken_at(violation.law, format!("{}{call}", violation.text), at_ns, violation.call);
         }
     } else if chronicle.book().broken.is_empty() {
         chronicle.broken("the_cluster_heals", "the books could not be read in the end".into());
     }
     let (trace, trace_lines) = chronicle.trace();
-    let mut answers = BTreeMap::<String, u64>::new();
-    for call in &history {
-        let kind = match call.answer {
-            Answer::Written { .. } | Answer::Read { .. } => "ok",
-            Answer::Malformed(_) => "malformed",
-            Answer::Unavailable(_) => "unavailable",
-            Answer::Unknown(_) => "unknown",
-        };
-        *answers.entry(format!("{} {kind}", call.op.name())).or_default() += 1;
+    let mut book = chronicle.book();
+    let mut shown = marks::look_back(&history, books.as_ref().unwrap_or(&auditor::Books::default()), &book.leaders);
+    shown.push((&marks::SILENT, verdict.silent as u64));
+    for (mark, count) in shown.into_iter().filter(|(_, count)| *count > 0) {
+        *book.marks.entry(mark.name).or_default() += count;
     }
-    let book = chronicle.book();
     let name = |status: &u32| auditor::codes::transfer::name(*status).to_lowercase();
     let outcome = Outcome {
         seed: plan.seed,
         broken: book
             .broken
             .iter()
-            .map(|Broken { law, text, at_ns }| BrokenLaw { law: law.clone(), text: text.clone(), at_ns: *at_ns })
+            .map(|Broken { law, text, at_ns, call }| BrokenLaw {
+                law: law.clone(),
+                text: text.clone(),
+                at_ns: *at_ns,
+                call: *call,
+            })
             .collect(),
         simulated_ms: ran.simulated_ms,
         trace: format!("{trace:016x}"),
         trace_lines,
         calls: history.len() as u64,
         transfers: verdict.statuses.values().sum(),
-        answers,
+        coverage: coverage::of(&history, &book.faults),
         statuses: verdict.statuses.iter().map(|(status, count)| (name(status), *count)).collect(),
         faults: ran.faults.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
         marks: book.marks.iter().map(|(mark, count)| ((*mark).to_owned(), *count)).collect(),
@@ -116,7 +125,8 @@ pub fn run(plan: &Plan, tell: bool) -> Story {
         disk_failures: ran.disk_failures,
         real_ms: 0,
     };
-    Story { plan: plan.clone(), outcome, lines: book.story.clone() }
+    let (lines, faults) = (std::mem::take(&mut book.story), std::mem::take(&mut book.faults));
+    Story { plan: plan.clone(), outcome, lines, history, faults }
 }
 
 #[cfg(feature = "planted")]

@@ -5,6 +5,8 @@
 //!
 //! Not here: the run itself (`run.rs`).
 
+#![expect(clippy::disallowed_methods, reason = "runs are processes, and these watch them in real time")]
+
 use std::{
     collections::VecDeque,
     io::{BufRead, BufReader, Read, Write},
@@ -121,7 +123,7 @@ fn wait(mut child: Child, seed: u64) -> Outcome {
 }
 
 fn failed(seed: u64, law: &str, text: String) -> Outcome {
-    let broken = BrokenLaw { law: law.into(), text, at_ns: 0 };
+    let broken = BrokenLaw { law: law.into(), text, at_ns: 0, call: None };
     Outcome { seed, broken: vec![broken], ..Outcome::default() }
 }
 

@@ -14,7 +14,7 @@ use std::{
     collections::VecDeque,
     io,
     net::Ipv4Addr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use jangbu_proto::transport::{Http2Settings, Io, Listener, Transport};
 use jangbu_raft_store::blocking::{Blocking, LANES, Lane, Work};
 use tokio::sync::oneshot;
 
-use crate::chance::Dice;
+use crate::{chance::Dice, wiretap::Wiretap};
 
 /// 2025-03-01, the day that the vouchers stopped. Nanoseconds.
 pub const EPOCH_NS: u64 = 1_740_787_200_000_000_000;
@@ -49,7 +49,11 @@ pub fn http2() -> Http2Settings {
 }
 
 /// The simulated network. Addresses are host:port, with turmoil's host names.
-pub struct SimTransport;
+#[derive(Clone, Default)]
+pub struct SimTransport {
+    /// The caller's host, and who listens on its lines.
+    pub tapped: Option<(String, Wiretap)>,
+}
 
 impl Transport for SimTransport {
     fn listen(&self, address: String) -> BoxFuture<'static, io::Result<Listener>> {
@@ -69,9 +73,13 @@ impl Transport for SimTransport {
     }
 
     fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Io>> {
+        let tapped = self.tapped.clone();
         Box::pin(async move {
-            let connection = turmoil::net::TcpStream::connect(address).await?;
-            Ok(Box::new(connection) as Io)
+            let connection = Box::new(turmoil::net::TcpStream::connect(address.as_str()).await?) as Io;
+            Ok(match tapped {
+                Some((host, wiretap)) => wiretap.between(&host, address, connection),
+                None => connection,
+            })
         })
     }
 }
@@ -147,20 +155,46 @@ pub struct SimBlocking {
 
 /// How long a host's disk takes. Shared with the plan, which can slow it down. Clones are the same pace.
 #[derive(Clone)]
-pub struct Pace(Arc<Mutex<(Dice, u64)>>);
+pub struct Pace(Arc<Mutex<PaceNow>>);
+
+struct PaceNow {
+    dice: Dice,
+    slow_ms: u64,
+    /// Nothing is done before this time.
+    still_until_ns: u64,
+}
+
+/// How soon work that stands still notices that it may go on.
+const STILL: Duration = Duration::from_millis(5);
 
 impl Pace {
     pub fn new(dice: Dice) -> Self {
-        Self(Arc::new(Mutex::new((dice, 0))))
+        Self(Arc::new(Mutex::new(PaceNow { dice, slow_ms: 0, still_until_ns: 0 })))
     }
 
     /// Every piece of work takes up to so much longer.
     pub fn slow_down(&self, ms: u64) {
-        self.0.lock().expect("no holder of this lock panics").1 = ms;
+        self.now().slow_ms = ms;
+    }
+
+    /// No piece of work begins before this time.
+    pub fn stand_still_until(&self, ns: u64) {
+        self.now().still_until_ns = ns;
+    }
+
+    async fn pass(&self, lane: Lane) {
+        tokio::time::sleep(self.wait(lane)).await;
+        while now_ns() < self.now().still_until_ns {
+            tokio::time::sleep(STILL).await;
+        }
+    }
+
+    fn now(&self) -> MutexGuard<'_, PaceNow> {
+        self.0.lock().expect("no holder of this lock panics")
     }
 
     fn wait(&self, lane: Lane) -> Duration {
-        let (dice, slow_ms) = &mut *self.0.lock().expect("no holder of this lock panics");
+        let PaceNow { dice, slow_ms, .. } = &mut *self.now();
         let usual_us = match lane {
             Lane::Log => dice.range(100, 1_500),
             Lane::Apply | Lane::Read | Lane::Scrub => dice.range(0, 1_000),
@@ -214,7 +248,7 @@ async fn work_off(queue: Arc<Mutex<LaneQueue>>, lane: Lane, pace: Pace) {
             next
         };
         let Some((work, done)) = next else { return };
-        tokio::time::sleep(pace.wait(lane)).await;
+        pace.pass(lane).await;
         work();
         let _ = done.send(());
     }

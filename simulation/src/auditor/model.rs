@@ -5,6 +5,8 @@
 //!
 //! Not here: which requests happened and in which order (`auditor.rs`).
 
+#![expect(clippy::disallowed_types, reason = "maps are looked up here, and never gone through")]
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{

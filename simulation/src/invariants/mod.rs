@@ -130,6 +130,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "the_cluster_heals", about: "faults lifted, it elects, agrees and serves within a bound" },
     Entry { name: "every_outcome_is_found_out", about: "asking again with the same ids settles it" },
     Entry { name: "a_node_stops_only_for_a_reason", about: "a node ends only after a fault that must end it" },
+    Entry { name: "a_node_stops_when_it_is_told_to", about: "it hands over, finishes and ends within a minute" },
 ];
 
 /// All laws, fresh for one run.
