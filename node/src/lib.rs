@@ -3,7 +3,8 @@
 //!     api ──► admission ─► batcher ─┬─► proposer ──► Raft ──► raft-store
 //!      │                            └─► forwarder ─► the leader's peer door
 //!      └────► reader ──────────────────► raft-store
-//!     peers: the wires between replicas     membership, hearsay, pulse, snapshots, digests: what a cluster needs to stay one
+//!     peers: the wires between replicas
+//!     membership, hearsay, succession, pulse, snapshots, digests: what a cluster needs to stay one
 //!
 //! [`run`] is a node's whole life. It stands on an [`Environment`] alone, so the simulator runs the same code.
 //!

@@ -154,20 +154,41 @@ impl Merge {
     /// Moves up to `budget` pairs; `true` when none is left.
     fn advance(&mut self, engine: &dyn Engine, budget: u64) -> Result<bool, StoreError> {
         let mut batch = Batch::new();
-        for _ in 0..budget {
-            let Some(least) = self.heads.iter_mut().filter(|head| head.next.is_some()).min_by_key(|head| head.next)
-            else {
+        let mut left = budget;
+        while left > 0 {
+            let Some((least, least_of_others)) = self.least() else {
                 engine.write(batch)?;
                 return Ok(true);
             };
-            let moved = least.next.take().expect("only heads with a pair were considered");
-            least.next = least.cursor.next(engine)?;
-            self.writer.push(moved, &mut batch);
-            if batch.value_bytes() > BATCH_BYTES_MAX {
-                engine.write(std::mem::take(&mut batch))?;
+            // The pairs of one account follow each other in a run: heads are compared once for all of them.
+            let head = &mut self.heads[least];
+            while let Some(moved) = head.next.filter(|next| *next <= least_of_others && left > 0) {
+                head.next = head.cursor.next(engine)?;
+                self.writer.push(moved, &mut batch);
+                left -= 1;
+                if batch.value_bytes() > BATCH_BYTES_MAX {
+                    engine.write(std::mem::take(&mut batch))?;
+                }
             }
         }
         engine.write(batch)?;
         Ok(false)
+    }
+
+    /// The head that comes next, and the least pair of the others. `None`: all have come to their end.
+    fn least(&self) -> Option<(usize, Pair)> {
+        let mut least: Option<(usize, Pair)> = None;
+        let mut least_of_others = pair(u64::MAX, u64::MAX);
+        for (index, head) in self.heads.iter().enumerate() {
+            let Some(next) = head.next else { continue };
+            match least {
+                Some((_, before)) if before <= next => least_of_others = least_of_others.min(next),
+                _ => {
+                    least_of_others = least.map_or(least_of_others, |(_, before)| before);
+                    least = Some((index, next));
+                }
+            }
+        }
+        least.map(|(index, _)| (index, least_of_others))
     }
 }
