@@ -167,7 +167,7 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Milliseconds to finish what is in flight when stopping. 0 to 600,000.
     pub drain_ms_max: u64,
-    /// Threads that serve requests. 1 to 1,024; half of the processors if it isn't set.
+    /// Threads that serve requests. 1 to 1,024; as many as processors if it isn't set.
     pub worker_threads: Option<usize>,
     /// Milliseconds that this node's clock may differ from what a majority agrees on before it leaves leading to others.
     /// 100 to 3,600,000.
