@@ -4,7 +4,7 @@
 
 use std::{
     io::{IsTerminal, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -147,13 +147,14 @@ fn act(arguments: Arguments) -> anyhow::Result<bool> {
         }
         Command::Replay { seed, scenario, plan, everything, save_plan, json } => {
             log_if_asked();
+            let again = again(seed, scenario.as_deref(), plan.as_deref());
             let plan = one_plan(seed, scenario.as_deref(), plan)?;
             if let Some(file) = save_plan {
                 std::fs::write(&file, serde_json::to_string_pretty(&plan)?).context("the plan could not be written")?;
             }
             println!("{}", tell::plan(&plan));
             let story = run::run(&plan, if everything { Tell::Everything } else { Tell::Story });
-            tell_end(&plan, &story.outcome);
+            tell_end(&story.outcome, &again);
             if json {
                 println!("{}", serde_json::to_string(&story.outcome)?);
             }
@@ -163,10 +164,12 @@ fn act(arguments: Arguments) -> anyhow::Result<bool> {
             shrink(&one_plan(seed, scenario.as_deref(), plan)?, out, minutes)
         }
         Command::Report { seed, scenario, plan, out } => {
+            let again = again(seed, scenario.as_deref(), plan.as_deref());
             let plan = one_plan(seed, scenario.as_deref(), plan)?;
             let story = run::run(&plan, Tell::Nothing);
             let out = out.unwrap_or_else(|| format!("seed-{seed}.html").into());
-            std::fs::write(&out, report::html(&story, &runner::commit())).context("the report could not be written")?;
+            std::fs::write(&out, report::html(&story, &runner::commit(), &again))
+                .context("the report could not be written")?;
             println!("{}", out.display());
             Ok(story.outcome.broken.is_empty())
         }
@@ -254,7 +257,7 @@ fn run_many(
         progress(&totals, began);
         if !outcome.broken.is_empty() {
             clear_progress();
-            tell_failure(plan, &outcome);
+            tell_failure(&outcome, &again(plan.seed, plan.scenario.as_deref(), None));
         }
     });
     clear_progress();
@@ -287,7 +290,7 @@ fn clear_progress() {
 }
 
 /// The last words of a replay.
-fn tell_end(plan: &Plan, outcome: &Outcome) {
+fn tell_end(outcome: &Outcome, again: &str) {
     println!(
         "\n{:.1} s simulated, {} calls, {} transfers judged, {} unknown outcomes resolved, trace {} over {} lines",
         outcome.simulated_ms as f64 / 1e3,
@@ -302,11 +305,18 @@ fn tell_end(plan: &Plan, outcome: &Outcome) {
     }
     match outcome.broken.is_empty() {
         true => println!("All laws held."),
-        false => tell_failure(plan, outcome),
+        false => tell_failure(outcome, again),
     }
 }
 
-fn tell_failure(plan: &Plan, outcome: &Outcome) {
+/// The one command that repeats a run.
+fn again(seed: u64, scenario: Option<&str>, plan: Option<&Path>) -> String {
+    let scenario = scenario.map_or(String::new(), |name| format!(" --scenario {name}"));
+    let plan = plan.map_or(String::new(), |file| format!(" --plan {}", file.display()));
+    format!("jangbu-sim replay {seed}{scenario}{plan}")
+}
+
+fn tell_failure(outcome: &Outcome, again: &str) {
     if outcome.broken.is_empty() {
         return;
     }
@@ -314,8 +324,7 @@ fn tell_failure(plan: &Plan, outcome: &Outcome) {
     for broken in outcome.broken.iter().take(3) {
         println!("  {} at {:.3} s\n    {}", broken.law, broken.at_ns as f64 / 1e9, broken.text);
     }
-    let scenario = plan.scenario.as_ref().map_or(String::new(), |name| format!(" --scenario {name}"));
-    println!("  again: jangbu-sim replay {}{scenario}", outcome.seed);
+    println!("  again: {again}");
 }
 
 // ---------------------------------------------------------------------- the rest
@@ -341,7 +350,7 @@ fn shrink(plan: &Plan, out: Option<PathBuf>, minutes: Option<f64>) -> anyhow::Re
     if found.unfinished {
         println!("  there was no time to try everything");
     }
-    println!("  again: jangbu-sim replay {} --plan {}", plan.seed, out.display());
+    println!("  again: {}", again(plan.seed, None, Some(&out)));
     Ok(false)
 }
 

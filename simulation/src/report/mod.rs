@@ -19,8 +19,8 @@ const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 const WRITES: &str = "a string takes whatever is written";
 
-/// The whole file.
-pub fn html(story: &Story, commit: &str) -> String {
+/// The whole file. `again`: the command that repeats the run.
+pub fn html(story: &Story, commit: &str, again: &str) -> String {
     let broken = &story.outcome.broken;
     let of = story.plan.scenario.as_ref().map_or(String::new(), |name| format!(", {name}"));
     let title = format!("Seed {}{of}", story.plan.seed);
@@ -40,18 +40,12 @@ pub fn html(story: &Story, commit: &str) -> String {
     )
     .expect(WRITES);
     figures(&mut out, story, commit);
-    violations(&mut out, story);
+    violations(&mut out, story, again);
     timeline(&mut out, story);
     plan(&mut out, story);
     lines(&mut out, story);
     write!(out, "<script>\n{SCRIPT}</script>\n</body></html>\n").expect(WRITES);
     out
-}
-
-/// The command that repeats a run.
-pub fn again(story: &Story) -> String {
-    let scenario = story.plan.scenario.as_ref().map_or(String::new(), |name| format!(" --scenario {name}"));
-    format!("jangbu-sim replay {}{scenario}", story.plan.seed)
 }
 
 fn figures(out: &mut String, story: &Story, commit: &str) {
@@ -73,7 +67,7 @@ fn figures(out: &mut String, story: &Story, commit: &str) {
     out.push_str("</dl>\n");
 }
 
-fn violations(out: &mut String, story: &Story) {
+fn violations(out: &mut String, story: &Story, again: &str) {
     for (place, broken) in story.outcome.broken.iter().take(5).enumerate() {
         let about = invariants::TABLE.iter().find(|law| law.name == broken.law).map_or("", |law| law.about);
         writeln!(
@@ -89,7 +83,7 @@ fn violations(out: &mut String, story: &Story) {
         )
         .expect(WRITES);
     }
-    writeln!(out, "<p class=\"again\">To repeat it: <code>{}</code></p>", escape(&again(story))).expect(WRITES);
+    writeln!(out, "<p class=\"again\">To repeat it: <code>{}</code></p>", escape(again)).expect(WRITES);
 }
 
 // ---------------------------------------------------------------------- the timeline
@@ -344,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_report_needs_nothing_but_itself() {
-        let html = html(&story(), "abc1234");
+        let html = html(&story(), "abc1234", "jangbu-sim replay 7");
         for outside in ["http://", "https://", "src=", "<link", "@import", "url("] {
             assert!(!html.contains(outside), "{outside}");
         }
@@ -353,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_report_shows_roles_and_terms_faults_outcomes_and_the_first_bad_answer() {
-        let html = html(&story(), "abc1234");
+        let html = html(&story(), "abc1234", "jangbu-sim replay 7");
         assert!(html.contains("First bad answer: <b>every_read_is_right</b>"));
         assert!(html.contains("3 rows came, &lt;4&gt; should have"), "what nodes say is text and no markup");
         assert!(html.contains("abc1234") && html.contains("jangbu-sim replay 7"));
@@ -373,7 +367,7 @@ mod tests {
 
     #[test]
     fn every_tag_is_closed() {
-        let html = html(&story(), "abc1234");
+        let html = html(&story(), "abc1234", "jangbu-sim replay 7");
         for tag in
             ["div", "span", "section", "table", "tbody", "tr", "td", "pre", "details", "ul", "dl", "script", "style"]
         {
