@@ -359,6 +359,7 @@ impl Rooms {
             log: log_stats,
             applied: applied.clone(),
             after_log_bytes: config.storage.snapshot_after_log_bytes,
+            refused: peers.common.snapshot_refused.clone(),
         });
         let reception = Arc::new(Reception {
             raft: raft.clone(),

@@ -39,7 +39,10 @@ use jangbu_proto::{
 };
 use jangbu_raft_store::Raft;
 use openraft::async_runtime::WatchReceiver;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 
@@ -72,6 +75,8 @@ pub struct Common {
     pub identity: Arc<Identity>,
     pub timings: Timings,
     pub clock: Arc<dyn Clock>,
+    /// A peer refused the snapshot that it was sent: `Snapshots` takes another.
+    pub snapshot_refused: Arc<Notify>,
     transport: Arc<dyn Transport>,
     settings: Http2Settings,
     hearsay: mpsc::Sender<Hearsay>,
@@ -89,6 +94,7 @@ impl Peers {
             identity,
             timings,
             clock: environment.clock.clone(),
+            snapshot_refused: Arc::default(),
             transport: environment.transport.clone(),
             settings,
             hearsay,

@@ -1,15 +1,19 @@
-//! When a snapshot is taken: after so many bytes of log, or when an operator asks.
+//! When a snapshot is taken: after so many bytes of log, when an operator asks, or when a peer refused the one there is.
 //!
 //! openraft counts entries; an entry may hold one transfer or eight thousand, so bytes are counted here. Behind a
 //! snapshot, openraft purges the log by itself and keeps `log_entries_kept`.
 //!
 //! Not here: what a snapshot is (`raft_store::snapshot`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use jangbu_proto::reason;
 use jangbu_raft_store::{LogStats, Raft};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{applied::AppliedIndex, error::CallError};
@@ -21,6 +25,8 @@ pub struct Snapshots {
     pub log: LogStats,
     pub applied: AppliedIndex,
     pub after_log_bytes: u64,
+    /// A peer was sent the newest and will not have it.
+    pub refused: Arc<Notify>,
 }
 
 impl Snapshots {
@@ -35,6 +41,13 @@ impl Snapshots {
                 biased;
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
+            }
+            // Looked at once a tick, so that a peer that refuses whatever it is sent doesn't keep the disk busy.
+            if self.refused.notified().now_or_never().is_some() {
+                tracing::warn!("a peer refused the snapshot it was sent; another is taken");
+                if self.raft.trigger().snapshot().await.is_err() {
+                    return;
+                }
             }
             let log_bytes = self.log.bytes_unpurged();
             base = log_bytes.min(base);

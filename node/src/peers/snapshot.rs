@@ -9,6 +9,7 @@
 //! Laws
 //! * A snapshot that its receiver can't open is refused before it hears of it as a state; the sender is told, looks after its own
 //!   files, and offers the same one again only after `OFFER_AGAIN_AFTER`.
+//! * A snapshot that its receiver refuses, because a file of it is damaged, makes the sender take another.
 //! * A transfer without progress ends after `snapshot_progress_timeout`, on either side.
 //! * One transfer is received at a time.
 //!
@@ -35,7 +36,7 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
 };
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use super::{
     Link, convert,
@@ -150,14 +151,17 @@ impl Transfer {
 
     async fn reply(&mut self, limit: Duration) -> Result<Replied, RPCError<TypeConfig>> {
         let reply = timeout(limit, self.replies.message()).await.map_err(late)?;
-        let reply = reply.inspect_err(|status| self.note_unusable(status));
+        let reply = reply.inspect_err(|status| self.note_refusal(status));
         let reply = reply.map_err(|status| rpc_error(&self.link, status))?;
         reply.and_then(|reply| reply.message).ok_or_else(|| network_error("the receiver hung up".into()))
     }
 
-    fn note_unusable(&self, status: &tonic::Status) {
+    fn note_refusal(&self, status: &tonic::Status) {
         if reason::told(status).reason == reason::SNAPSHOT_UNUSABLE {
             self.link.note_unusable_snapshot(self.manifest.clone(), OFFER_AGAIN_AFTER);
+        } else if status.code() == Code::InvalidArgument {
+            // Sent once more, what has rotted on this disk would be refused once more: the peer gets another.
+            self.link.common.snapshot_refused.notify_one();
         }
     }
 }
