@@ -437,6 +437,9 @@ impl<'a> Cluster<'a> {
     }
 
     fn ended(&mut self, place: usize, why: &str, now_ms: u64) {
+        // RocksDB's folder has another name in each run, and the story must not.
+        let root = self.root.as_ref().map(|root| root.path().display().to_string());
+        let why = &root.map_or(why.to_owned(), |root| why.replace(&root, ""));
         let node = &mut self.nodes[place];
         self.chronicle.line(&node.name, "ended", why.to_owned());
         for (part, mark) in [

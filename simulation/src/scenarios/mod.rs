@@ -242,6 +242,12 @@ const STORIES: &[Story] = &[
         },
     },
     Story {
+        name: "snapshot-rots-where-it-lies",
+        story: "The snapshot that a follower needs has rotted on the leader's disk. The follower refuses it, and the leader \
+                must not offer the same one for ever. (Found by seed 117: the follower stayed behind.)",
+        plan: |seed| needs_snapshots(seed, 8_000).with(3_000, 2_000, Kind::SnapshotDamaged { on_disk: true }),
+    },
+    Story {
         name: "everything-twice",
         story: "All that is said to two nodes arrives twice, and much of it again long after: votes of terms that are gone, \
                 entries that were overwritten, payments that were answered. Each payment has one effect.",
