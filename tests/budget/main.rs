@@ -24,8 +24,9 @@ use stages::Stage;
 
 /// How far beyond its budget a stage may be: processors choose among a library's variants, mistakes move more.
 const TOLERANCE: f64 = 0.10;
-/// Below this difference nothing is wrong: an allocation more in a thousand transfers.
-const SLACK: f64 = 0.01;
+/// Below this difference nothing is wrong: how often a thread finds work waiting is chance, and shows in hundredths of an
+/// allocation.
+const SLACK: f64 = 0.05;
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
