@@ -47,7 +47,9 @@ async fn a_flipped_byte_in_a_vote_is_named_and_the_node_never_votes_again() {
 async fn flipped_bytes_in_the_state_are_named_before_they_are_answered() {
     let (mut cluster, payer, harmed) = with_a_follower_killed().await;
     let state = cluster.node(harmed).data.join("group-0").join(state_in_use(&cluster, harmed));
-    let tables = damage::files_ending(&state, ".sst");
+    let mut tables = damage::files_ending(&state, ".sst");
+    // The kill may have come while a table was begun: that one holds nothing, and nobody knows of it.
+    tables.retain(|table| damage::written_bytes(table) > 0);
     assert!(!tables.is_empty(), "the state was flushed");
     // Each of them, as a recount of the state doesn't read its indexes.
     tables.iter().for_each(|table| damage::flip(table, damage::written_bytes(table) / 2));
