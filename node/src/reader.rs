@@ -7,7 +7,8 @@
 //!     reads --> waiting --> round: leader confirms with a quorum --> index --> applied here? --> answer
 //!
 //! The same rounds are the measure of staleness. A round asked at this node's time t and answered with index R says: all
-//! that was committed before t is within R. So once R is applied, this state was the newest at t or later. Nothing else
+//! that was committed before t is within R. So once R is applied, this state was the newest at t or later. A read tells the
+//! age of the state it saw, which another round may have overtaken by the time that it is answered. Nothing else
 //! is trusted for that: a heartbeat may have lain in a buffer for a minute, or come from a leader that was deposed.
 //!
 //! Laws
@@ -54,13 +55,13 @@ pub struct Reader {
     rounds: mpsc::UnboundedSender<Waiter>,
     applied: AppliedIndex,
     leadership: watch::Receiver<Leadership>,
-    fresh_at: Mutex<Option<Instant>>,
+    fresh: Mutex<Option<Confirmed>>,
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 /// A round's answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Confirmed {
     /// When the round was asked.
     asked: Instant,
@@ -76,6 +77,8 @@ struct Waiter {
 /// Leave to read what is applied here now.
 pub struct Pass {
     consistency: Consistency,
+    /// The newest round whose index was applied when leave was given: what is read from then on is at least as fresh.
+    fresh: Option<Confirmed>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -100,7 +103,7 @@ impl Reader {
             rounds,
             applied,
             leadership,
-            fresh_at: Mutex::default(),
+            fresh: Mutex::default(),
             places: Arc::new(Semaphore::new(limits.reads_max)),
             metrics,
         });
@@ -124,20 +127,21 @@ impl Reader {
                 if self.staleness().is_none_or(|staleness| staleness > max) {
                     let _ = self.catch_up(deadline.min(Instant::now() + max)).await;
                 }
-                self.check_staleness(max)?;
+                check_staleness(self.staleness(), max)?;
             }
         }
-        Ok(Pass { consistency, _place: place })
+        Ok(Pass { consistency, fresh: self.fresh(), _place: place })
     }
 
     /// What the answer to a read says about its freshness, or that it has become too stale after all.
     pub fn read_at(&self, pass: &Pass, at: &AppliedPoint) -> Result<ReadAt, CallError> {
+        let staleness = || staleness_of(newest_covered(self.fresh(), pass.fresh, at.log_index));
         let staleness_ns = match pass.consistency {
             Consistency::Linearizable => 0,
-            Consistency::Local => self.staleness_ns(),
+            Consistency::Local => in_ns(staleness()),
             Consistency::BoundedStaleness(max) => {
-                self.check_staleness(max)?;
-                self.staleness_ns()
+                check_staleness(staleness(), max)?;
+                in_ns(staleness())
             }
         };
         Ok(ReadAt { log_index: at.log_index, term: at.term, timestamp: at.timestamp, staleness_ns })
@@ -145,14 +149,11 @@ impl Reader {
 
     /// How long ago, at most, the state here was the newest. `None`: not known since the start.
     pub fn staleness(&self) -> Option<Duration> {
-        self.fresh_at().map(|fresh_at| fresh_at.elapsed())
+        staleness_of(self.fresh())
     }
 
     pub fn staleness_ns(&self) -> u64 {
-        if planted::is(Bug::StaleSaysFresh) {
-            return 0;
-        }
-        self.staleness().map_or(STALENESS_UNKNOWN, |staleness| staleness.as_nanos() as u64)
+        in_ns(self.staleness())
     }
 
     /// An index within which is all that was committed before this call. Blocks on a quorum.
@@ -166,8 +167,10 @@ impl Reader {
         if !self.applied.reached(confirmed.read_log_id.index, deadline).await {
             return Err(CallError::unavailable(reason::STALE, "this replica has yet to catch up; ask another"));
         }
-        let mut fresh_at = self.fresh_at.lock().unwrap_or_else(PoisonError::into_inner);
-        *fresh_at = (*fresh_at).max(Some(confirmed.asked));
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.is_none_or(|fresh| fresh.asked < confirmed.asked) {
+            *fresh = Some(confirmed);
+        }
         Ok(())
     }
 
@@ -187,19 +190,8 @@ impl Reader {
         }
     }
 
-    fn check_staleness(&self, max: Duration) -> Result<(), CallError> {
-        match self.staleness() {
-            Some(staleness) if staleness <= max => Ok(()),
-            staleness => {
-                let told =
-                    staleness.map_or("of unknown age".to_owned(), |staleness| format!("up to {staleness:?} old"));
-                Err(CallError::unavailable(reason::STALE, format!("the state here is {told}; {max:?} was asked for")))
-            }
-        }
-    }
-
-    fn fresh_at(&self) -> Option<Instant> {
-        *self.fresh_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fresh(&self) -> Option<Confirmed> {
+        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the staleness known and small while nobody reads.
@@ -217,6 +209,32 @@ impl Reader {
                 // A replica that applies slowly still gets there: give it time before asking again.
                 let _ = self.catch_up(Instant::now() + every * 20).await;
             }
+        }
+    }
+}
+
+/// The newest round that a read covers. The one that was confirmed last may have asked for more than had been read by then.
+fn newest_covered(last: Option<Confirmed>, at_admission: Option<Confirmed>, log_index: u64) -> Option<Confirmed> {
+    last.filter(|last| last.read_log_id.index <= log_index).or(at_admission)
+}
+
+fn staleness_of(fresh: Option<Confirmed>) -> Option<Duration> {
+    fresh.map(|fresh| fresh.asked.elapsed())
+}
+
+fn in_ns(staleness: Option<Duration>) -> u64 {
+    if planted::is(Bug::StaleSaysFresh) {
+        return 0;
+    }
+    staleness.map_or(STALENESS_UNKNOWN, |staleness| staleness.as_nanos() as u64)
+}
+
+fn check_staleness(staleness: Option<Duration>, max: Duration) -> Result<(), CallError> {
+    match staleness {
+        Some(staleness) if staleness <= max => Ok(()),
+        staleness => {
+            let told = staleness.map_or("of unknown age".to_owned(), |staleness| format!("up to {staleness:?} old"));
+            Err(CallError::unavailable(reason::STALE, format!("the state here is {told}; {max:?} was asked for")))
         }
     }
 }
@@ -268,7 +286,7 @@ impl Asker {
         let confirmed = timeout_at(deadline, self.confirmed(deadline)).await;
         let Ok(Some(confirmed)) = confirmed else { return };
         for waiter in waiters {
-            let _ = waiter.answer.send(confirmed.clone());
+            let _ = waiter.answer.send(confirmed);
         }
     }
 
@@ -307,5 +325,25 @@ impl Asker {
         let reply = tokio::time::timeout(limit, link.client().ok()?.read_index(request)).await.ok()?;
         let read_log_id = reply.ok()?.into_inner().read_log_id?;
         Some(convert::log_id_from_wire(read_log_id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jangbu_raft_store::log_id;
+
+    use super::*;
+
+    /// Found by seed 20948: the read had seen entry 2555; while its answer was on its way a round confirmed entry 2562.
+    #[test]
+    fn a_read_tells_the_age_of_what_it_saw_and_not_of_what_was_applied_since() {
+        let now = Instant::now();
+        let confirmed =
+            |ago_ms, index| Confirmed { asked: now - Duration::from_millis(ago_ms), read_log_id: log_id(1, 1, index) };
+        let asked = |last, at_admission, log_index| newest_covered(last, at_admission, log_index).map(|it| it.asked);
+        let (older, newer) = (confirmed(90, 2_550), confirmed(6, 2_562));
+        assert_eq!(asked(Some(newer), Some(older), 2_555), Some(older.asked));
+        assert_eq!(asked(Some(newer), Some(older), 2_562), Some(newer.asked));
+        assert_eq!(asked(Some(newer), None, 2_555), None);
     }
 }

@@ -54,7 +54,7 @@ pub use log::{LogConfig, LogSetup, LogStats};
 pub use log_store::LogStore;
 pub use reader::{Page, Read, Scrubbed, StateReader, VerifyReport};
 pub use snapshot::SnapshotData;
-pub use snapshot::receive::{Incoming, ReceiveError, SnapshotReceiver};
+pub use snapshot::receive::{Incoming, Offered, ReceiveError, SnapshotReceiver};
 pub use state::AppliedPoint;
 pub use state_machine::{StateConfig, StateMachine};
 pub use type_config::{Applied, Command, Entry, LeaderId, LogId, TypeConfig, Vote, log_id};
@@ -142,6 +142,6 @@ pub async fn open(config: StoreConfig, env: StoreEnv) -> Result<Store, StoreErro
 
     let state = StateMachine::new(state, keeper, snapshots.clone(), config.state, env.blocking.clone(), fatal.clone());
     let reader = StateReader::new(state.shared.clone(), env.blocking, snapshots.clone(), fatal.clone());
-    let incoming = SnapshotReceiver::new(snapshots, state.shared.clone());
+    let incoming = SnapshotReceiver::new(snapshots, state.shared.clone(), log.stats());
     Ok(Store { folder, log_stats: log.stats(), log, state, reader, incoming, fatal })
 }

@@ -9,10 +9,10 @@
 //! Every answer says where in the log it stands, so the order need not be searched for: sort, replay, compare; n log n.
 //! Log time and log index must agree on that order, which is itself checked.
 //!
-//! A call may have been carried out by an attempt whose answer was lost. Such a silent attempt shows by its effects: a
-//! transfer in the books whose stamp no known answer covers. Its request is then replayed whole, at the time that the stamp
-//! implies, and must have had exactly the effects that are in the books. A silent attempt whose events all failed leaves at
-//! most a burnt id; where a later answer says so, it is believed only if the call can have had such an attempt.
+//! A call may have been carried out by an attempt whose answer was lost. Such a silent attempt shows by its effects
+//! (`silent.rs`): its request is then replayed whole, and must have had exactly the effects that are in the books. A silent
+//! attempt whose events all failed leaves at most a burnt id; where a later answer says so, it is believed only if the call can
+//! have had such an attempt.
 //!
 //! Laws
 //! * Nothing of `ledger/` is used here, or the same mistake would be made twice.
@@ -26,13 +26,16 @@ pub mod codes;
 mod edges;
 pub mod model;
 pub mod records;
+mod silent;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use edges::Told;
 use model::Model;
 use records::*;
+use silent::Effect;
 
 /// What the replicas hold in the end.
 #[derive(Debug, Clone, Default)]
@@ -71,11 +74,19 @@ const VIOLATIONS_MAX: usize = 20;
 
 /// Judges a whole run.
 pub fn judge(history: &[Call], books: &Books) -> Verdict {
-    let happened_at = books.events.iter().filter(|event| event.kind != EXPIRED);
-    let happened_at = happened_at.map(|event| (event.timestamp, event.transfer.id)).collect();
-    let place_of = books.events.iter().enumerate().map(|(place, event)| (event.timestamp, place)).collect();
-    let mut judge =
-        Judge { history, books, happened_at, place_of, verdict: Verdict::default(), model: Model::default() };
+    let mut judge = Judge {
+        history,
+        books,
+        place_of: books.events.iter().enumerate().map(|(place, event)| (event.timestamp, place)).collect(),
+        opened_at: books.accounts.iter().map(|account| (account.timestamp, account.id)).collect(),
+        unburnt_until: silent::unburnt_until(history, books),
+        told: Told::new(history),
+        effects: Vec::new(),
+        silent: Vec::new(),
+        silent_until: 0,
+        verdict: Verdict::default(),
+        model: Model::default(),
+    };
     let steps = judge.order();
     for step in &steps {
         judge.replay(step);
@@ -86,23 +97,24 @@ pub fn judge(history: &[Call], books: &Books) -> Verdict {
     if judge.verdict.violations.is_empty() {
         judge.compare_books();
     }
-    edges::check(history, &steps, &mut judge.verdict.violations);
+    judge.verdict.silent = judge.silent.len();
+    edges::check(history, &judge.told, &judge.silent, &mut judge.verdict.violations);
     judge.verdict.violations.truncate(VIOLATIONS_MAX);
     judge.verdict
 }
 
 /// One thing that happened, in the order of log time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+enum Step {
     /// The answer of this call tells what happened at this time.
     Write {
         timestamp: u64,
         call: usize,
     },
-    /// The books tell that this call was carried out at this time.
-    Silent {
+    /// The books tell of something that no answer tells of.
+    Effect {
         timestamp: u64,
-        call: usize,
+        effect: usize,
     },
     Expiry {
         timestamp: u64,
@@ -118,7 +130,7 @@ impl Step {
     /// Reads come after what happened at the same time.
     fn key(&self) -> (u64, u8) {
         match *self {
-            Step::Write { timestamp, .. } | Step::Silent { timestamp, .. } | Step::Expiry { timestamp, .. } => {
+            Step::Write { timestamp, .. } | Step::Effect { timestamp, .. } | Step::Expiry { timestamp, .. } => {
                 (timestamp, 0)
             }
             Step::Read { timestamp, .. } => (timestamp, 1),
@@ -129,10 +141,17 @@ impl Step {
 struct Judge<'a> {
     history: &'a [Call],
     books: &'a Books,
-    /// Log time of each transfer's event, and whose it is.
-    happened_at: BTreeMap<u64, u128>,
     /// Log time of each change event, and its place in the books.
     place_of: HashMap<u64, usize>,
+    /// When each account was opened.
+    opened_at: HashMap<u64, u128>,
+    unburnt_until: HashMap<u128, u64>,
+    told: Told,
+    effects: Vec<Effect>,
+    /// Attempts that nobody was told of, as far as they are found: log time of the last event, and call. In order.
+    silent: Vec<(u64, usize)>,
+    /// All effects up to here are explained.
+    silent_until: u64,
     verdict: Verdict,
     model: Model,
 }
@@ -156,10 +175,8 @@ impl Judge<'_> {
         }
         writes.sort_unstable();
         self.check_log_order(&writes);
-        let silent = self.silent_attempts(&writes);
-        self.verdict.silent = silent.len();
+        steps.extend(self.find_effects(&writes));
         steps.extend(writes.iter().map(|&(timestamp, call)| Step::Write { timestamp, call }));
-        steps.extend(silent.iter().map(|&(timestamp, call)| Step::Silent { timestamp, call }));
         steps.extend(
             self.books
                 .events
@@ -199,93 +216,12 @@ impl Judge<'_> {
         }
     }
 
-    /// Requests that the books prove and no answer tells of: (time, call).
-    fn silent_attempts(&mut self, writes: &[(u64, usize)]) -> BTreeSet<(u64, usize)> {
-        let history = self.history;
-        // id -> (call, place in its request)
-        let mut transfers: HashMap<u128, Vec<(usize, usize)>> = HashMap::new();
-        let mut accounts: HashMap<u128, Vec<(usize, usize)>> = HashMap::new();
-        for (call, Call { op, .. }) in history.iter().enumerate() {
-            let index = if matches!(op, Op::CreateAccounts(_)) { &mut accounts } else { &mut transfers };
-            for place in 0..op.events_count() {
-                index.entry(op.event_id(place)).or_default().push((call, place));
-            }
-        }
-        let mut silent = BTreeSet::new();
-        let is_told = |happened_at: u64, id: u128, accounts: bool| {
-            let next = writes.partition_point(|&(timestamp, _)| timestamp < happened_at);
-            writes.get(next).is_some_and(|&(timestamp, call)| {
-                let op = &history[call].op;
-                let count = op.events_count() as u64;
-                timestamp - happened_at < count
-                    && matches!(op, Op::CreateAccounts(_)) == accounts
-                    && op.event_id((count - 1 - (timestamp - happened_at)) as usize) == id
-            })
-        };
-        let books = self.books;
-        let happened = books
-            .events
-            .iter()
-            .filter(|event| event.kind != EXPIRED)
-            .map(|event| (event.timestamp, event.transfer.id, false))
-            .chain(
-                books
-                    .accounts
-                    .iter()
-                    .filter(|account| account.flags & account_flags::IMPORTED == 0)
-                    .map(|account| (account.timestamp, account.id, true)),
-            );
-        for (happened_at, id, is_account) in happened {
-            if is_told(happened_at, id, is_account) {
-                continue;
-            }
-            let candidates = if is_account { accounts.get(&id) } else { transfers.get(&id) };
-            let candidates = candidates.map_or(&[][..], Vec::as_slice);
-            // The same id may have been sent in several requests: the one that did it fits the books around it as well.
-            let fits = |&&(call, place): &&(usize, usize)| {
-                let op = &history[call].op;
-                let last_at = happened_at + (op.events_count() - 1 - place) as u64;
-                let first_at = last_at + 1 - op.events_count() as u64;
-                let others = self.happened_at.range(first_at..=last_at);
-                others.into_iter().all(|(at, other)| *other == op.event_id((at - first_at) as usize))
-                    && writes[writes.partition_point(|(timestamp, _)| *timestamp < first_at)..]
-                        .first()
-                        .is_none_or(|(timestamp, told)| *timestamp >= last_at + history[*told].op.events_count() as u64)
-                    && (is_account || became(op, place, &books.events[self.place_of[&happened_at]].transfer))
-            };
-            let can_have = |(call, _): &&(usize, usize)| match history[*call].answer {
-                Answer::Unknown(_) => true,
-                Answer::Written { .. } => history[*call].retried,
-                _ => false,
-            };
-            // If several can have done it, the one that was asked first: no answer came before it that doesn't come
-            // before the others.
-            let first =
-                candidates.iter().filter(fits).filter(can_have).min_by_key(|(call, _)| history[*call].invoked_ns);
-            let Some(&(call, place)) = first else {
-                let law = if candidates.is_empty() { "no_phantom" } else { "nothing_done_means_nothing_done" };
-                let text = match candidates.first() {
-                    None => format!("id {id} is in the books and nobody asked for it"),
-                    Some((call, _)) => format!(
-                        "id {id} took effect at {happened_at}; its call was answered: {}",
-                        describe(&history[*call].answer)
-                    ),
-                };
-                self.violate(law, candidates.first().map(|(call, _)| *call), text);
-                continue;
-            };
-            let count = history[call].op.events_count() as u64;
-            silent.insert((happened_at + count - 1 - place as u64, call));
-        }
-        silent
-    }
-
     // ------------------------------------------------------------------ replay
 
     fn replay(&mut self, step: &Step) {
         match *step {
             Step::Write { timestamp, call } => self.replay_write(timestamp, call),
-            Step::Silent { timestamp, call } => self.replay_silent(timestamp, call),
+            Step::Effect { effect, .. } => self.replay_effect(effect),
             Step::Expiry { timestamp, event } => {
                 let id = self.books.events[event].transfer.id;
                 if let Err(text) = self.model.expire(id, timestamp) {
@@ -372,38 +308,6 @@ impl Judge<'_> {
             })
     }
 
-    /// Replays a request whose answer nobody got. What it did is in the books; `compare_books` holds it against them.
-    fn replay_silent(&mut self, timestamp: u64, call: usize) {
-        match &self.history[call].op {
-            Op::CreateAccounts(events) => {
-                self.model.create_accounts(timestamp, events);
-            }
-            Op::CreateTransfers(events) => self.replay_silent_transfers(timestamp, call, events),
-            _ => unreachable!("only writes have effects"),
-        }
-    }
-
-    /// An event that the books lack, though nothing speaks against it here, was burnt by a still earlier attempt.
-    fn replay_silent_transfers(&mut self, timestamp: u64, call: usize, events: &[Transfer]) {
-        let first_at = timestamp + 1 - events.len() as u64;
-        for _ in 0..=events.len() {
-            self.model.begin_trial();
-            let outcomes = self.model.create_transfers(timestamp, events);
-            let lacking = (0..events.len()).find(|&index| {
-                let at = self.happened_at.get(&(first_at + index as u64));
-                outcomes[index].status == CREATED && at != Some(&events[index].id)
-            });
-            match lacking {
-                Some(index) if self.may_have_silent_attempts(events[index].id, call) => {
-                    self.model.roll_back_trial();
-                    self.model.assume_burnt(events[index].id);
-                    self.verdict.assumed_burnt += 1;
-                }
-                _ => return self.model.keep_trial(),
-            }
-        }
-    }
-
     fn replay_read(&mut self, call: usize) {
         let Call { op, answer, .. } = &self.history[call];
         let Answer::Read { rows, scanned_to, log_index, timestamp, .. } = answer else { return };
@@ -470,25 +374,6 @@ impl Judge<'_> {
             self.violate("no_account_breaks_its_limit", None, format!("accounts over their limit: {over:?}"));
         }
     }
-}
-
-/// Can this event have become that transfer? What a post or void leaves out, it inherits; balancing clips.
-fn became(op: &Op, place: usize, recorded: &Transfer) -> bool {
-    let Op::CreateTransfers(events) = op else { return false };
-    let asked = &events[place];
-    let resolves = asked.flags & (transfer_flags::POST | transfer_flags::VOID) != 0;
-    let clips = asked.flags & (transfer_flags::BALANCING_DEBIT | transfer_flags::BALANCING_CREDIT) != 0;
-    let same = |asked: u128, recorded: u128| asked == recorded || resolves && asked == 0;
-    asked.flags == recorded.flags
-        && asked.pending_id == recorded.pending_id
-        && asked.timeout == recorded.timeout
-        && (resolves || clips || asked.amount == recorded.amount)
-        && same(asked.debit_account_id, recorded.debit_account_id)
-        && same(asked.credit_account_id, recorded.credit_account_id)
-        && same(asked.user_data_128, recorded.user_data_128)
-        && same(asked.user_data_64.into(), recorded.user_data_64.into())
-        && same(asked.user_data_32.into(), recorded.user_data_32.into())
-        && same(asked.code.into(), recorded.code.into())
 }
 
 pub fn is_over_limit(account: &Account) -> bool {

@@ -44,7 +44,7 @@ marks! {
     SNAPSHOT_CUT_RECEIVER = "a snapshot's receiver died in the middle of it" within 400;
     DAMAGED_REFUSED = "a snapshot damaged on its way was refused" within 600;
     FOREIGN_REFUSED = "another cluster's snapshot was refused" within 600;
-    OLD_SNAPSHOT_REFUSED = "a snapshot of the past was refused" within 600;
+    OLD_SNAPSHOT_KNOWN = "a snapshot of the past was offered to who had it" within 600;
     HEARD_AGAIN = "an old message was heard again" within 100;
     READ_STOPPED = "a node stopped at a failed read" within 400;
     SYNC_STOPPED = "a node stopped at a failed sync" within 200;

@@ -484,10 +484,12 @@ async fn say(chronicle: Chronicle, channel: Channel, heard: Heard) {
         Err(_) => "no answer".into(),
     };
     chronicle.line("replayer", "again", format!("{to} hears {name} again: {answer}"));
-    match said {
-        Ok(Ok(_)) => chronicle.mark(&marks::HEARD_AGAIN),
-        Ok(Err(_)) if is_snapshot => chronicle.mark(&marks::OLD_SNAPSHOT_REFUSED),
-        _ => {}
+    if let Ok(Ok(answers)) = said {
+        chronicle.mark(&marks::HEARD_AGAIN);
+        // Who needs it asks for its files first.
+        if is_snapshot && answers == 1 {
+            chronicle.mark(&marks::OLD_SNAPSHOT_KNOWN);
+        }
     }
 }
 

@@ -27,8 +27,9 @@ use jangbu_proto::{
     },
     reason,
 };
-use jangbu_raft_store::{Incoming, Raft, ReceiveError, SnapshotData, SnapshotReceiver, TypeConfig, Vote};
+use jangbu_raft_store::{Incoming, Offered, Raft, ReceiveError, SnapshotData, SnapshotReceiver, TypeConfig, Vote};
 use openraft::{
+    async_runtime::WatchReceiver,
     errors::{RPCError, StreamingError, Unreachable},
     raft::SnapshotResponse,
 };
@@ -205,7 +206,17 @@ impl Reception {
         let from = self.gate.check(offer.envelope.as_ref()).await?;
         let vote = convert::vote_from_wire(offer.vote)?;
         let _alone = timeout(self.limit, self.one_at_a_time.lock()).await.map_err(|_| stuck())?;
-        let mut incoming = self.receiver.begin(offer.manifest).await.map_err(receive_error)?;
+        let mut incoming = match self.receiver.begin(offer.manifest).await.map_err(receive_error)? {
+            Offered::Wanted(incoming) => incoming,
+            Offered::Here => {
+                // A leader that lost the answer to what it sent before offers a snapshot to a replica that has all of it.
+                tracing::info!(from, "a snapshot was offered that is in the state already");
+                let vote = self.raft.metrics().borrow_watched().vote;
+                reply(replies, Replied::Installed(SnapshotInstalled { vote: Some(convert::vote_to_wire(&vote)) }))
+                    .await;
+                return Ok(());
+            }
+        };
         let files: Vec<FileWant> =
             incoming.wants().into_iter().map(|(file, from_offset)| FileWant { file, from_offset }).collect();
         tracing::info!(from, files = files.len(), "receiving a snapshot");
@@ -260,6 +271,7 @@ fn stuck() -> CallError {
 fn receive_error(error: ReceiveError) -> CallError {
     match error {
         ReceiveError::Malformed(malformed) => malformed.into(),
+        ReceiveError::TooSoon => CallError::unavailable(reason::NOT_READY, error.to_string()),
         ReceiveError::Unusable(_) => CallError::precondition(reason::SNAPSHOT_UNUSABLE, error.to_string()),
         ReceiveError::Store(error) => error.into(),
     }

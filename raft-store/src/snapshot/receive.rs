@@ -8,6 +8,7 @@
 //! * What is received is opened, read and compared with its manifest before anyone hears that it is here: what can't be a state is refused, and
 //!   the replica goes on with the one it has.
 //! * A file loses its `.part` only once it matched its checksum and was synced.
+//! * What is in the log or the state here already, out of a crash's reach, is not received: the sender hears that it is here.
 //! * What lies here from an earlier attempt is used only for the same manifest, byte for byte, and is verified again.
 //!
 //! Not here: the stream (`node/peers/snapshot.rs`), and making it the state (`install.rs`).
@@ -18,6 +19,7 @@ use super::{SnapshotData, Snapshots, checksum};
 use crate::blocking::{Lane, run_blocking};
 use crate::error::StoreError;
 use crate::folder::GroupFolder;
+use crate::log::LogStats;
 use crate::state::SharedState;
 use crate::type_config::Snapshot;
 use crate::vfs::{OpenMode, VfsFile, create_dir_durable, read_file, replace_file};
@@ -34,9 +36,19 @@ pub enum ReceiveError {
     /// The sender's fault as well: every file is what it promised, and together they are no state.
     #[error("the snapshot is not the state that it says it is: {0}")]
     Unusable(String),
+    /// All of it is applied here, and not yet durable: in a moment it will be.
+    #[error("what it holds is applied here and about to be durable; offer it again")]
+    TooSoon,
     /// This node's disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What became of an offer.
+pub enum Offered {
+    /// This replica has all of it already, or more, and no crash can take it.
+    Here,
+    Wanted(Incoming),
 }
 
 /// Takes snapshots in. One at a time: a second `begin` clears away what another left.
@@ -44,30 +56,42 @@ pub enum ReceiveError {
 pub struct SnapshotReceiver {
     snapshots: Snapshots,
     shared: SharedState,
+    log: LogStats,
 }
 
 impl SnapshotReceiver {
-    pub(crate) fn new(snapshots: Snapshots, shared: SharedState) -> SnapshotReceiver {
-        SnapshotReceiver { snapshots, shared }
+    pub(crate) fn new(snapshots: Snapshots, shared: SharedState, log: LogStats) -> SnapshotReceiver {
+        SnapshotReceiver { snapshots, shared, log }
     }
 
     /// Looks at what is offered and at what is here already. Blocks on the disk.
-    pub async fn begin(&self, offered: Bytes) -> Result<Incoming, ReceiveError> {
+    pub async fn begin(&self, offered: Bytes) -> Result<Offered, ReceiveError> {
         let manifest = Manifest::parse(&offered)?;
         if let Some(reason) = self.snapshots.foreign(&manifest) {
             return Err(Malformed::new("manifest", reason).into());
         }
-        let applied = self.shared.read().applied.map_or(0, |id| id.index);
-        if manifest.last_index() <= applied {
-            let reason = format!("ends at entry {}, and {applied} is applied here", manifest.last_index());
-            return Err(Malformed::new("manifest.last_log_id", reason).into());
+        if manifest.last_index() <= self.shared.read().applied.map_or(0, |id| id.index) {
+            return if manifest.last_index() <= self.durable_index() {
+                Ok(Offered::Here)
+            } else {
+                Err(ReceiveError::TooSoon)
+            };
         }
         let snapshots = self.snapshots.clone();
         let begun = run_blocking(&*self.snapshots.shared().blocking, Lane::Snapshot, move || {
             Reception::begin(&snapshots, manifest, &offered)
         });
         let (reception, wants) = begun.await?;
-        Ok(Incoming { reception: Some(reception), wants, snapshots: self.snapshots.clone() })
+        Ok(Offered::Wanted(Incoming { reception: Some(reception), wants, snapshots: self.snapshots.clone() }))
+    }
+}
+
+impl SnapshotReceiver {
+    /// No crash can take what is applied up to here: the log has it, or the state, or a snapshot it was purged behind.
+    fn durable_index(&self) -> u64 {
+        let flushed = self.shared.read().disk.stamp.applied_index();
+        let logged = self.log.last_durable_index().max(self.log.purged_index());
+        logged.map_or(flushed, |logged| logged.max(flushed))
     }
 }
 

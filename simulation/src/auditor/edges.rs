@@ -8,12 +8,11 @@
 //! * A stale read sees all that was acknowledged longer ago than it says it is stale, and is within the bound it was given.
 
 use super::{
-    Step, Violation,
+    Violation,
     records::{Answer, Call, Level},
 };
 
-pub(super) fn check(history: &[Call], steps: &[Step], violations: &mut Vec<Violation>) {
-    let told = Told::new(history);
+pub(super) fn check(history: &[Call], told: &Told, silent: &[(u64, usize)], violations: &mut Vec<Violation>) {
     for (index, call) in history.iter().enumerate() {
         let mut violate = |law, text| violations.push(Violation { law, text, call: Some(index) });
         let known = told.before(call.invoked_ns);
@@ -58,37 +57,35 @@ pub(super) fn check(history: &[Call], steps: &[Step], violations: &mut Vec<Viola
             _ => {}
         }
     }
-    for step in steps {
-        if let Step::Silent { timestamp, call } = *step {
-            let known = told.before(history[call].invoked_ns);
-            if timestamp <= known.timestamp {
-                violations.push(Violation {
-                    law: "a_write_comes_after_what_was_answered",
-                    text: format!(
-                        "took effect at log time {timestamp}; before it was asked, {} had been told",
-                        known.timestamp
-                    ),
-                    call: Some(call),
-                });
-            }
+    for &(timestamp, call) in silent {
+        let known = told.before(history[call].invoked_ns);
+        if timestamp <= known.timestamp {
+            violations.push(Violation {
+                law: "a_write_comes_after_what_was_answered",
+                text: format!(
+                    "took effect at log time {timestamp}; before it was asked, {} had been told",
+                    known.timestamp
+                ),
+                call: Some(call),
+            });
         }
     }
 }
 
 /// The newest that anyone had been told, by real time.
 #[derive(Debug, Clone, Copy, Default)]
-struct Known {
-    timestamp: u64,
+pub(super) struct Known {
+    pub(super) timestamp: u64,
     log_index: u64,
 }
 
-struct Told {
+pub(super) struct Told {
     /// (answered at, newest of all answers up to then), ascending.
     by_time: Vec<(u64, Known)>,
 }
 
 impl Told {
-    fn new(history: &[Call]) -> Self {
+    pub(super) fn new(history: &[Call]) -> Self {
         let mut answers: Vec<(u64, Known)> = history
             .iter()
             .filter_map(|call| match call.answer {
@@ -109,7 +106,7 @@ impl Told {
     }
 
     /// What had been told strictly before this time.
-    fn before(&self, ns: u64) -> Known {
+    pub(super) fn before(&self, ns: u64) -> Known {
         let next = self.by_time.partition_point(|(at, _)| *at < ns);
         next.checked_sub(1).map_or(Known::default(), |last| self.by_time[last].1)
     }

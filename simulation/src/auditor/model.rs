@@ -76,6 +76,7 @@ pub struct Model {
 struct Trial {
     undo: Vec<Undo>,
     burnt: Vec<u128>,
+    assumed: Vec<u128>,
 }
 
 impl Model {
@@ -162,7 +163,11 @@ impl Model {
 
     /// The id counts as failed from here on, by an attempt that left no other trace.
     pub fn assume_burnt(&mut self, id: u128) {
-        self.burnt.insert(id);
+        if self.burnt.insert(id)
+            && let Some(trial) = &mut self.trial
+        {
+            trial.assumed.push(id);
+        }
     }
 
     pub fn is_known(&self, id: u128) -> bool {
@@ -229,16 +234,16 @@ impl Model {
         self.trial = Some(Trial::default());
     }
 
-    /// What was tried is what happened.
-    pub fn keep_trial(&mut self) {
-        self.trial = None;
+    /// Ids that what is being tried has burnt.
+    pub fn burnt_on_trial(&self) -> &[u128] {
+        self.trial.as_ref().map_or(&[], |trial| &trial.burnt)
     }
 
     /// What was tried did not happen.
     pub fn roll_back_trial(&mut self) {
         let trial = self.trial.take().expect("a trial was begun");
         trial.undo.into_iter().rev().for_each(|undo| self.undo(undo));
-        for id in trial.burnt {
+        for id in trial.burnt.into_iter().chain(trial.assumed) {
             self.burnt.remove(&id);
         }
     }

@@ -309,3 +309,36 @@ fn an_id_said_to_have_failed_needs_an_attempt_that_can_have_failed() {
     run.history[1].retried = true;
     assert_eq!(laws_broken(&run), [""; 0]);
 }
+
+/// Found by seeds 20181, 20499, 20628 and 21903: the first of several calls that named the id was taken for the one that had
+/// done it, though it would have done more than the books have.
+#[test]
+fn of_calls_that_named_an_id_it_was_one_that_would_have_done_just_what_is_in_the_books() {
+    let mut model = Model::default();
+    let accounts = vec![account(1, 0), account(2, 0)];
+    let made = model.create_accounts(10, &accounts);
+    let other = model.create_transfers(20, &[pay(8, 1, 2, 1)]);
+    model.create_transfers(30, &[pay(7, 1, 2, 5)]);
+    let after = model.create_transfers(40, &[pay(6, 1, 2, 3)]);
+    let unknown = |events: Vec<Transfer>, at| call(Op::CreateTransfers(events), at, Answer::Unknown("late".into()));
+    let mut run = Run {
+        history: vec![
+            call(Op::CreateAccounts(accounts), 0, written(1, 10, made)),
+            call(Op::CreateTransfers(vec![pay(8, 1, 2, 1)]), 1, written(2, 20, other)),
+            // It would have made 6 as well.
+            unknown(vec![pay(6, 1, 2, 3), pay(7, 1, 2, 5)], 2),
+            unknown(vec![pay(7, 1, 2, 5)], 3),
+            call(Op::CreateTransfers(vec![pay(6, 1, 2, 3)]), 50, written(4, 40, after)),
+        ],
+        books: books_of(&model),
+    };
+    let verdict = judge(&run.history, &run.books);
+    assert_eq!(
+        (verdict.violations.len(), verdict.silent, verdict.assumed_burnt),
+        (0, 1, 0),
+        "{:?}",
+        verdict.violations
+    );
+    run.history.remove(3);
+    assert_eq!(laws_broken(&run), ["the_books_agree_with_the_answers"], "6 was made later, so it was never burnt");
+}

@@ -110,6 +110,24 @@ const STORIES: &[Story] = &[
         },
     },
     Story {
+        name: "a-snapshot-of-what-is-here",
+        story: "What a follower answers is lost, though it hears and keeps what it is told. The third node loses its disk, the \
+                leader takes a snapshot and purges, and offers it to a follower that has all of it. The follower must say so: \
+                nothing can be committed without it. (Found by seed 21001.)",
+        plan: |seed| {
+            let mut plan = Plan::quiet(seed, 3, 8_000);
+            plan.tuning.log_entries_kept = 0;
+            plan.tuning.segment_bytes = 32 << 10;
+            for client in &mut plan.clients {
+                client.habits = vec![Habit::Pay];
+                client.think_ms = 5;
+            }
+            plan.with(1_000, 2_500, Kind::OneWay { from: Target::Follower(0), to: Target::Leader })
+                .with(1_040, 400, Kind::Wipe { node: Target::Follower(1) })
+                .with(1_150, 100, Kind::Snapshot { node: Target::Leader })
+        },
+    },
+    Story {
         name: "crash-loops",
         story: "Nodes die again and again while they recover. Recovery can itself be recovered from.",
         plan: |seed| {
