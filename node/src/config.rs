@@ -234,6 +234,8 @@ pub struct Storage {
     pub flush_events: Option<usize>,
     /// Bytes of one log segment. 16 KiB to 1 GiB.
     pub log_segment_bytes: Option<u64>,
+    /// Bytes of the newest log entries that stay in memory; what lies further back is read from the disk when a replica lacks it. 4 KiB to 64 GiB.
+    pub log_cache_bytes: Option<u64>,
 }
 
 impl Default for Storage {
@@ -244,6 +246,7 @@ impl Default for Storage {
             digest_interval_ms: 5_000,
             flush_events: None,
             log_segment_bytes: None,
+            log_cache_bytes: None,
         }
     }
 }
@@ -342,6 +345,9 @@ impl NodeConfig {
         if let Some(bytes) = storage.log_segment_bytes {
             within("storage.log_segment_bytes", bytes, 16 << 10, 1 << 30)?;
         }
+        if let Some(bytes) = storage.log_cache_bytes {
+            within("storage.log_cache_bytes", bytes, 4 << 10, 64 << 30)?;
+        }
         Ok(())
     }
 
@@ -363,6 +369,9 @@ impl NodeConfig {
         let mut log = LogConfig::default();
         if let Some(bytes) = self.storage.log_segment_bytes {
             log.segment_bytes = bytes;
+        }
+        if let Some(bytes) = self.storage.log_cache_bytes {
+            log.cache_bytes = bytes;
         }
         log
     }
@@ -446,11 +455,12 @@ mod tests {
     fn the_example_shows_every_setting_with_its_default() {
         let config = read(include_str!("../jangbud.example.toml")).unwrap();
         assert_eq!((config.limits, config.logging), (Limits::default(), Logging::default()));
-        let Storage { flush_events, log_segment_bytes, .. } = config.storage;
-        let shown = Storage { flush_events, log_segment_bytes, ..Storage::default() };
+        let Storage { flush_events, log_segment_bytes, log_cache_bytes, .. } = config.storage;
+        let shown = Storage { flush_events, log_segment_bytes, log_cache_bytes, ..Storage::default() };
         assert_eq!(config.storage, shown);
         assert_eq!(flush_events, Some(StateConfig::default().flush_events));
         assert_eq!(log_segment_bytes, Some(LogConfig::default().segment_bytes));
+        assert_eq!(log_cache_bytes, Some(LogConfig::default().cache_bytes));
     }
 
     #[test]

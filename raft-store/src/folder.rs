@@ -1,6 +1,6 @@
 //! Where a group's state lies, and which of several folders is the one.
 //!
-//!     group-0/CURRENT          names the state in use: "state-3"
+//!     group-0/CURRENT          names the state in use, with a checksum: "state-3 8bca2f31"
 //!     group-0/state-3/         the engine's
 //!     group-0/snapshots/       snap-<index>-<term>/, complete ones only, and building/
 //!     group-0/incoming/        a snapshot that is being received
@@ -77,7 +77,7 @@ impl GroupFolder {
     /// From here on this is the state. Durable when it returns.
     pub fn switch(&self, number: u64) -> Result<(), StoreError> {
         let pointer = self.pointer();
-        self.io("writing", &pointer, replace_file(&*self.vfs, &pointer, format!("state-{number}\n").as_bytes()))
+        self.io("writing", &pointer, replace_file(&*self.vfs, &pointer, name_with_checksum(number).as_bytes()))
     }
 
     /// Removes a folder if it is there.
@@ -115,10 +115,16 @@ impl GroupFolder {
             return Ok(None);
         }
         let bytes = self.io("reading", &pointer, read_file(&*self.vfs, &pointer))?;
+        // All other states are removed: a number that is not the one that was written would cost the one in use.
         let number = std::str::from_utf8(&bytes)
             .ok()
-            .and_then(|text| text.strip_prefix("state-")?.strip_suffix('\n')?.parse().ok());
-        number.map(Some).ok_or_else(|| StoreError::damaged(&pointer, 0, "it names no state"))
+            .and_then(|text| text.strip_suffix('\n')?.strip_prefix("state-"))
+            .and_then(|text| text.split(' ').next()?.parse().ok())
+            .filter(|number| {
+                // Without a checksum: written by a version before it had one.
+                name_with_checksum(*number).as_bytes() == bytes || format!("state-{number}\n").as_bytes() == bytes
+            });
+        number.map(Some).ok_or_else(|| StoreError::damaged(&pointer, 0, "it names no state, or its checksum is wrong"))
     }
 
     fn sweep(&self, current: u64) -> Result<(), StoreError> {
@@ -138,4 +144,10 @@ impl GroupFolder {
     pub fn io<T>(&self, doing: &'static str, path: &Path, result: std::io::Result<T>) -> Result<T, StoreError> {
         result.map_err(|error| StoreError::io(doing, path, error))
     }
+}
+
+/// What `CURRENT` says.
+fn name_with_checksum(number: u64) -> String {
+    let name = format!("state-{number}");
+    format!("{name} {:08x}\n", crc32c::crc32c(name.as_bytes()))
 }

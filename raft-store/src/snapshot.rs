@@ -294,8 +294,13 @@ fn read_manifest(folder: &GroupFolder, dir: &Path) -> Result<Option<Manifest>, S
     if !folder.vfs.exists(&path) {
         return Ok(None);
     }
-    let bytes = folder.io("reading", &path, read_file(&*folder.vfs, &path))?;
-    match Manifest::parse(&bytes) {
+    let read = || Ok::<_, StoreError>(Manifest::parse(&folder.io("reading", &path, read_file(&*folder.vfs, &path))?));
+    // Removed is a snapshot for good: what is read wrongly for once is read again.
+    let manifest = match read()? {
+        Ok(manifest) => Ok(manifest),
+        Err(_) => read()?,
+    };
+    match manifest {
         Ok(manifest) => Ok(Some(manifest)),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "a snapshot is damaged and is removed");

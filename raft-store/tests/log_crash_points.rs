@@ -398,6 +398,26 @@ async fn a_flipped_byte_below_the_watermark_is_refused_and_named() {
 }
 
 #[tokio::test]
+async fn what_a_disk_returns_wrongly_for_once_is_not_thrown_away() {
+    let (disk, whole) = small_log().await;
+    // Without the mark, which was never synced: nothing proves that the last record was durable.
+    let disk = disk.restart(Survival::Lost);
+    let untouched = disk.restart(Survival::Kept);
+    drop(open(&untouched, &Stepped::default()).await.unwrap());
+    for read in 0..untouched.reads() {
+        for seed in 0..300 {
+            let disk = disk.restart(Survival::Kept);
+            disk.lie_at(read, seed);
+            // It may refuse to start; it may not make of it what isn't so.
+            drop(open(&disk, &Stepped::default()).await);
+            let (disk, lanes) = (disk.restart(Survival::Kept), Stepped::default());
+            let log = open(&disk, &lanes).await.unwrap();
+            assert_eq!(contents(&log, &lanes).await, whole, "read {read}, seed {seed}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_missing_segment_is_refused() {
     let (disk, _) = small_log().await;
     let paths = segments(&disk);

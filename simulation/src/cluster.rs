@@ -452,6 +452,13 @@ impl<'a> Cluster<'a> {
                 self.chronicle.mark(mark);
             }
         }
+        // "Damaged data", or an end that no two reads agree on.
+        let read_wrongly = why.contains("damaged data") || why.contains("something else when it was read again");
+        if read_wrongly && node.lost {
+            self.chronicle.mark(&marks::ROT_STOPPED);
+        } else if read_wrongly && node.disk.stats().flips > 0 {
+            self.chronicle.mark(&marks::FLIP_STOPPED);
+        }
         if node.told_to_stop_ms.take().is_some() {
             return self.come_back_changed(place, now_ms);
         }
@@ -804,23 +811,27 @@ impl<'a> Cluster<'a> {
                 let faults = DiskFaults { full: true, ..self.nodes[place].disk.faults() };
                 self.break_disk(place, faults)
             }
+            Kind::ReadFlips { node, percent, restart } => {
+                let place = self.resolve(node);
+                if restart {
+                    let up = self.take_down(place, Survival::Nothing);
+                    self.struck.push(Struck { until_ms: now_ms + 50, lift: up });
+                }
+                let faults = DiskFaults { reads_flip_percent: percent, ..self.nodes[place].disk.faults() };
+                self.break_disk(place, faults)
+            }
             // Whoever is being replaced is missed already: no quorum survives the loss of another.
-            Kind::BitRot { .. } | Kind::Wipe { .. } if self.is_replacing() => Lift::Nothing,
+            Kind::BitRot { .. } | Kind::RotAlive { .. } | Kind::Wipe { .. } if self.is_replacing() => Lift::Nothing,
             Kind::BitRot { node } => {
                 let place = self.resolve(node);
                 let up = self.take_down(place, Survival::Nothing);
-                self.look_at_disks();
-                self.chronicle.book().lost.insert(place);
-                self.chronicle.book().sightings.remove(&place);
-                let node = &mut self.nodes[place];
-                node.disk_suffered = true;
-                node.lost = true;
-                let rot = node.disk.rot("/log/", 90);
-                let text = rot.map_or("nothing to rot".into(), |(_, offset)| format!("a bit flips at byte {offset}"));
-                self.chronicle.line("faults", "bit-rot", text);
-                // Before it starts again: what it then takes for its log must be what it was.
-                self.look_at_disks();
+                self.rot_log(place);
                 up
+            }
+            Kind::RotAlive { node } => {
+                let place = self.resolve(node);
+                self.rot_log(place);
+                Lift::Nothing
             }
             Kind::ClockOffset { node, ms } => {
                 let place = self.resolve(node);
@@ -981,6 +992,21 @@ impl<'a> Cluster<'a> {
         Lift::Held(links)
     }
 
+    /// A bit flips in what a node's log had synced.
+    fn rot_log(&mut self, place: usize) {
+        self.look_at_disks();
+        self.chronicle.book().lost.insert(place);
+        self.chronicle.book().sightings.remove(&place);
+        let node = &mut self.nodes[place];
+        node.disk_suffered = true;
+        node.lost = true;
+        let rot = node.disk.rot("/log/", 90);
+        let text = rot.map_or("nothing to rot".into(), |(_, offset)| format!("a bit flips at byte {offset}"));
+        self.chronicle.line("faults", "rot", text);
+        // Before anyone reads it: what it then takes for its log must be what it was.
+        self.look_at_disks();
+    }
+
     fn is_replacing(&self) -> bool {
         let book = self.chronicle.book();
         book.commands_running > 0 || book.commands.iter().any(|command| matches!(command, Command::Replace { .. }))
@@ -1135,6 +1161,7 @@ fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig 
             digest_interval_ms: 1_000,
             flush_events: Some(tuning.flush_events),
             log_segment_bytes: Some(tuning.segment_bytes),
+            log_cache_bytes: Some(tuning.cache_bytes),
         },
         logging: Logging::default(),
         http2: Http2Overrides { reset_stream_duration: Some(RESET_STREAM_DURATION), fixed_date: true },

@@ -83,6 +83,8 @@ pub struct DiskFaults {
     pub sync_fails: bool,
     /// Of a hundred reads, so many fail.
     pub reads_fail_percent: u64,
+    /// Of a hundred reads, so many return one bit that is not what lies there, and say nothing.
+    pub reads_flip_percent: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,6 +98,8 @@ pub struct DiskStats {
     pub writes_lost: u64,
     /// Of those, such that came out as garbage.
     pub garbage: u64,
+    /// Reads that returned a bit that was wrong.
+    pub flips: u64,
     /// How often another folder was made the state in use.
     pub switched: u64,
 }
@@ -417,6 +421,16 @@ impl Inner {
         io::Error::other(format!("{text}, on purpose"))
     }
 
+    /// Some reads lie: one bit of what is read, and nothing of what lies there. Not in the zeros of a file that is not full.
+    fn flip(&mut self, read: &mut [u8]) {
+        let percent = self.faults.reads_flip_percent;
+        let used = read.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if percent > 0 && used > 0 && self.dice.percent(percent) {
+            read[self.dice.below(used as u64) as usize] ^= 1 << self.dice.below(8);
+            self.stats.flips += 1;
+        }
+    }
+
     fn full(&mut self) -> io::Error {
         self.stats.failures += 1;
         io::Error::new(io::ErrorKind::StorageFull, "no space left on device, on purpose")
@@ -606,6 +620,7 @@ impl VfsFile for Handle {
         let start = (offset as usize).min(file.len());
         let count = bytes.len().min(file.len() - start);
         bytes[..count].copy_from_slice(&file[start..start + count]);
+        inner.flip(&mut bytes[..count]);
         Ok(count)
     }
 
@@ -745,6 +760,22 @@ mod tests {
             let kept: &[u8] = if before { b"x" } else { b"xy" };
             assert_eq!(read_file(&*disk.mount(), Path::new("/data/log/1")).unwrap(), kept);
         }
+    }
+
+    #[test]
+    fn a_read_that_lies_leaves_what_lies_there_as_it_is() {
+        let disk = disk();
+        let mount = disk.mount();
+        let path = Path::new("/data/log");
+        let file = mount.open(path, OpenMode::Create).unwrap();
+        file.write_all_at(b"what is written\0\0\0", 0).unwrap();
+        disk.set_faults(DiskFaults { reads_flip_percent: 100, ..DiskFaults::default() });
+        let read = read_file(&*mount, path).unwrap();
+        let flipped: u32 = read.iter().zip(b"what is written\0\0\0").map(|(a, b)| (a ^ b).count_ones()).sum();
+        assert_eq!(flipped, 1);
+        assert!(read.ends_with(b"\0\0\0"));
+        disk.set_faults(DiskFaults::default());
+        assert_eq!(read_file(&*mount, path).unwrap(), b"what is written\0\0\0");
     }
 
     #[test]

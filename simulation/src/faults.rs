@@ -280,7 +280,18 @@ pub enum Kind {
         node: Target,
         percent: u64,
     },
+    /// Some reads of a disk return one bit that is not what lies there, and say nothing.
+    ReadFlips {
+        node: Target,
+        percent: u64,
+        /// The node dies and reads all that it needs to start again.
+        restart: bool,
+    },
     DiskFull {
+        node: Target,
+    },
+    /// A bit of a log that was synced flips under a node that runs.
+    RotAlive {
         node: Target,
     },
     /// A bit of a log that was synced flips while its node is down.
@@ -389,8 +400,10 @@ pub const KINDS: &[Description] = &[
     plain("crash-at-step", "the power fails at one step of making something durable", 6),
     plain("sync-fails", "fsync fails", 3),
     plain("read-fails", "some reads of a disk fail", 2),
+    plain("read-flips", "some reads of a disk return a bit that is not what lies there, and say nothing", 2),
     plain("disk-full", "no space is left on a disk", 2),
     plain("bit-rot", "a bit flips in a synced log while its node is down", 1),
+    plain("rot-alive", "a bit flips in a synced log under a node that runs", 1),
     plain("clock-offset", "a wall clock is off for a while", 3),
     plain("clock-drift", "a wall clock runs fast or slow", 2),
     plain("clock-jump", "a wall clock jumps and stays there", 3),
@@ -432,6 +445,8 @@ impl Kind {
             Kind::SlowNode { .. } => "slow-node",
             Kind::CrashAtStep { .. } => "crash-at-step",
             Kind::ReadFails { .. } => "read-fails",
+            Kind::ReadFlips { .. } => "read-flips",
+            Kind::RotAlive { .. } => "rot-alive",
             Kind::SnapshotCut { .. } => "snapshot-cut",
             Kind::SnapshotDamaged { .. } => "snapshot-damaged",
             Kind::SnapshotForeign => "snapshot-foreign",
@@ -459,7 +474,7 @@ impl Kind {
 
     /// A node may forget what it had synced. Two such nodes may take the quorum's memory with them: no protocol survives that.
     fn loses_memory(&self) -> bool {
-        matches!(self, Kind::BitRot { .. } | Kind::Wipe { .. } | Kind::SyncFails { .. })
+        matches!(self, Kind::BitRot { .. } | Kind::RotAlive { .. } | Kind::Wipe { .. } | Kind::SyncFails { .. })
     }
 
     /// A kind by its name, with the rest drawn.
@@ -497,6 +512,8 @@ impl Kind {
                 Kind::CrashAtStep { node, step, survival: *dice.pick(&[Survival::Nothing, Survival::Some]) }
             }
             "read-fails" => Kind::ReadFails { node, percent: *dice.pick(&[1, 10, 100]) },
+            "read-flips" => Kind::ReadFlips { node, percent: *dice.pick(&[1, 10, 100]), restart: dice.percent(60) },
+            "rot-alive" => Kind::RotAlive { node },
             "snapshot-cut" => {
                 let end = *dice.pick(&[End::Sender, End::Receiver]);
                 Kind::SnapshotCut { end, after: dice.below(4) }
@@ -602,6 +619,8 @@ impl Plan {
         let mut plan = Plan::quiet(seed, nodes, 12_000);
         plan.tuning.log_entries_kept = 0;
         plan.tuning.segment_bytes = 32 << 10;
+        // What a replica that was away lacks is read from the disk.
+        plan.tuning.cache_bytes = 8 << 10;
         for at_ms in [1_000, 4_500, 8_000] {
             let kind = Kind::draw(name, nodes, &mut dice);
             let again = !(kind.loses_memory() || matches!(kind, Kind::Replace { .. }));

@@ -21,3 +21,7 @@ pub mod totals;
 pub mod wiretap;
 pub mod workload;
 pub mod world;
+
+/// Which of the two builds this is: the file `gate.toml` turns the assertions of openraft on, and those of this crate with them.
+pub const BUILD: &str =
+    if cfg!(debug_assertions) { "gate: openraft's assertions are checked" } else { "sweep: as shipped" };

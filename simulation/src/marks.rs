@@ -47,6 +47,8 @@ marks! {
     OLD_SNAPSHOT_KNOWN = "a snapshot of the past was offered to who had it" within 600;
     HEARD_AGAIN = "an old message was heard again" within 100;
     READ_STOPPED = "a node stopped at a failed read" within 400;
+    FLIP_STOPPED = "a node stopped at a read that returned something wrong" within 400;
+    ROT_STOPPED = "a node stopped at a log that had rotted" within 400;
     SYNC_STOPPED = "a node stopped at a failed sync" within 200;
     FULL_STOPPED = "a node stopped at a full disk" within 400;
     DISK_LOST = "a node lost its disk" within 400;

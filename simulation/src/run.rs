@@ -43,9 +43,11 @@ pub struct Outcome {
     pub syncs: u64,
     pub writes_lost: u64,
     pub disk_failures: u64,
-    /// Real; everything else is simulated.
+    /// Real, and processor time of the process; everything else is simulated.
     #[serde(default)]
     pub real_ms: u64,
+    #[serde(default)]
+    pub cpu_us: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,6 +126,7 @@ pub fn run(plan: &Plan, tell: Tell) -> Story {
         writes_lost: ran.writes_lost,
         disk_failures: ran.disk_failures,
         real_ms: 0,
+        cpu_us: 0,
     };
     let (lines, faults) = (std::mem::take(&mut book.story), std::mem::take(&mut book.faults));
     Story { plan: plan.clone(), outcome, lines, history, faults }

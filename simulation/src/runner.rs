@@ -10,8 +10,9 @@
 use std::{
     collections::VecDeque,
     io::{BufRead, BufReader, Read, Write},
+    os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -108,18 +109,33 @@ fn wait(mut child: Child, seed: u64) -> Outcome {
             outcome = serde_json::from_str::<Outcome>(text).ok();
         }
     }
-    let status = child.wait();
+    let (status, cpu_us) = wait_for_end(child);
     let _ = done.send(());
     let _ = watchdog.join();
     let errors = errors.join().unwrap_or_default();
-    match (outcome, status) {
+    let outcome = match (outcome, status) {
         (Some(outcome), Ok(status)) if status.success() => outcome,
         (_, status) => {
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             let panic = errors.lines().filter(|line| !line.trim().is_empty()).take(3).collect::<Vec<_>>().join(" | ");
             failed(seed, "the_process_lives", format!("the run ended with {status}: {panic}"))
         }
+    };
+    Outcome { cpu_us, ..outcome }
+}
+
+/// How a child ended, and the microseconds of processor time that it took: the share of a busy machine that it got doesn't count.
+fn wait_for_end(child: Child) -> (std::io::Result<ExitStatus>, u64) {
+    let mut status = 0;
+    // SAFETY: all zeros is a `rusage`; both pointers are to values that live here. The child has not been waited for, so the id
+    // is its own.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let id = unsafe { libc::wait4(child.id() as libc::pid_t, &raw mut status, 0, &raw mut usage) };
+    if id < 0 {
+        return (Err(std::io::Error::last_os_error()), 0);
     }
+    let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    (Ok(ExitStatus::from_raw(status)), us(usage.ru_utime) + us(usage.ru_stime))
 }
 
 fn failed(seed: u64, law: &str, text: String) -> Outcome {

@@ -25,8 +25,15 @@ pub struct Totals {
     pub twice: u64,
     pub simulated_hours: f64,
     pub real_seconds: f64,
-    /// Simulated to real time of one process, all of its start and end included.
-    pub ratio: f64,
+    /// What this program was built with: `gate` checks the assertions of openraft, `sweep` is what is shipped.
+    pub build: &'static str,
+    /// Processor time of all first runs, their start and end included.
+    pub cpu_seconds: f64,
+    /// Simulated to processor time: what one core does that has nothing else to do.
+    pub ratio_cpu: f64,
+    /// Simulated to real time of one process, whatever share of a core it got.
+    pub ratio_wall: f64,
+    pub transfers_per_cpu_second: f64,
     pub calls: u64,
     pub transfers: u64,
     pub unknown_resolved: u64,
@@ -52,6 +59,7 @@ impl Totals {
         self.seeds += 1;
         self.simulated_hours += outcome.simulated_ms as f64 / 3.6e6;
         self.run_seconds += outcome.real_ms as f64 / 1e3;
+        self.cpu_seconds += outcome.cpu_us as f64 / 1e6;
         self.calls += outcome.calls;
         self.transfers += outcome.transfers;
         self.unknown_resolved += outcome.unknown_resolved;
@@ -85,7 +93,10 @@ impl Totals {
     pub fn finish(&mut self, commit: String, real_seconds: f64, must_meet: bool) {
         self.commit = commit;
         self.real_seconds = real_seconds;
-        self.ratio = self.simulated_hours * 3_600.0 / self.run_seconds.max(0.001);
+        self.build = crate::BUILD;
+        self.ratio_cpu = self.simulated_hours * 3_600.0 / self.cpu_seconds.max(0.001);
+        self.ratio_wall = self.simulated_hours * 3_600.0 / self.run_seconds.max(0.001);
+        self.transfers_per_cpu_second = self.transfers as f64 / self.cpu_seconds.max(0.001);
         self.failed.sort_unstable();
         if must_meet {
             self.marks_missing = marks::missing(self.seeds, &self.marks).into_iter().map(|mark| mark.name).collect();
@@ -103,12 +114,15 @@ impl Totals {
             let _ = writeln!(out, "  {name:<28} {value}");
         };
         row("commit", &self.commit);
+        row("build", &self.build);
         row("run twice, same story", &self.twice);
         row("simulated hours", &format!("{:.3}", self.simulated_hours));
         row("real seconds", &format!("{:.1}", self.real_seconds));
-        row("simulated / real, per core", &format!("{:.1}", self.ratio));
+        row("CPU seconds", &format!("{:.1}", self.cpu_seconds));
+        row("simulated / CPU time", &format!("{:.1}", self.ratio_cpu));
+        row("simulated / real, per run", &format!("{:.1}", self.ratio_wall));
         row("calls", &self.calls);
-        row("transfers judged", &self.transfers);
+        row("transfers judged", &format!("{} ({:.0} a CPU second)", self.transfers, self.transfers_per_cpu_second));
         row("change events", &self.change_events);
         row("unknown outcomes resolved", &self.unknown_resolved);
         row("silent attempts found", &self.silent);

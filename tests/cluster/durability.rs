@@ -171,7 +171,7 @@ fn heavy() -> Payments {
 /// The folder that `CURRENT` names.
 fn state_in_use(cluster: &Cluster, id: u64) -> String {
     let current = std::fs::read_to_string(cluster.node(id).data.join("group-0/CURRENT")).expect("it has a state");
-    current.trim().to_owned()
+    current.split_whitespace().next().expect("it names a state").to_owned()
 }
 
 fn log_segments(cluster: &Cluster, id: u64) -> Vec<PathBuf> {

@@ -8,8 +8,11 @@
 //! from the hole on was acknowledged. But each record says how far the stream was durable when it was written. If a record
 //! anywhere behind the hole says that the hole was, then acknowledged data is gone, and this replica must not go on.
 //!
+//! A disk may also return for once what it doesn't hold. So before anything is cut, all is read and judged once more.
+//!
 //! Laws
 //! * What was acknowledged is recovered or recovery fails; it never goes on without it.
+//! * Nothing is cut that two reads don't agree on, and nothing is written back that was not checked as it was read.
 //! * What was cut never comes back: the records behind a hole are overwritten before anything new is written there.
 //! * What is recovered is durable before anyone builds on it.
 //! * Cost is bounded by the log that was not purged.
@@ -48,7 +51,7 @@ pub(super) fn open(
     let folder = Folder { vfs: &*vfs, dir: &dir, group };
     create_dir_durable(&*vfs, &dir).map_err(|error| StoreError::io("make the log's folder", &dir, error))?;
     let listing = folder.list()?;
-    let recovered = match folder.repair(folder.scan(&listing, must_exist)?)? {
+    let recovered = match folder.repair(folder.scan_for_sure(&listing, must_exist)?)? {
         Some(recovered) => recovered,
         None => folder.begin(config.segment_bytes)?,
     };
@@ -130,6 +133,10 @@ struct Scan {
     end: u64,
     /// How many bytes behind the end hold records that were never acknowledged, and must not come back.
     stale: u64,
+    /// Something other than zeros lies behind the end.
+    torn: bool,
+    /// The last bytes before the end: what no record says to be durable.
+    doubtful: Vec<u8>,
 }
 
 struct Listing {
@@ -188,6 +195,21 @@ impl Folder<'_> {
         Ok(listing)
     }
 
+    /// As `scan`; if something would be cut, only what a second look says as well.
+    fn scan_for_sure(&self, listing: &Listing, must_exist: bool) -> Result<Scan, StoreError> {
+        let scan = self.scan(listing, must_exist)?;
+        if scan.unborn.is_none() && !scan.torn {
+            return Ok(scan);
+        }
+        let again = self.scan(listing, must_exist)?;
+        if (again.end, again.unborn.is_some()) == (scan.end, scan.unborn.is_some()) {
+            return Ok(again);
+        }
+        let lies =
+            std::io::Error::other("the disk returned something else when it was read again; nothing was changed");
+        Err(StoreError::io("read the log's tail", self.dir, lies))
+    }
+
     /// Reads all, judges all, changes nothing.
     fn scan(&self, listing: &Listing, must_exist: bool) -> Result<Scan, StoreError> {
         let mut outlines = self.newest_run(&listing.segments)?;
@@ -196,31 +218,37 @@ impl Folder<'_> {
             return Err(StoreError::damaged(self.dir, 0, "this node's log is gone: there is no segment"));
         }
         let mut replay = Replay::default();
-        let (mut end, mut stale) = (0, 0);
+        let (mut end, mut stale, mut torn) = (0, 0, false);
+        let mut doubtful = Vec::new();
         let mut bytes = Vec::new();
         for (place, outline) in outlines.iter().enumerate() {
             let image = self.load(outline, bytes)?;
             end = self.replay(&image, outlines.get(place + 1), place == 0, &mut replay)?;
             let offset = end - outline.start();
             stale = self.look_beyond(&image, offset).end.min(image.bytes.len() as u64).saturating_sub(offset);
+            if place + 1 == outlines.len() {
+                let durable = replay.durable.clamp(outline.start(), end) - outline.start();
+                doubtful = image.bytes[durable as usize..offset as usize].to_vec();
+                torn = image.bytes[offset as usize..].iter().any(|byte| *byte != 0);
+            }
             bytes = image.bytes;
         }
         if let Some(oldest) = outlines.first() {
             self.check_beginning(oldest, &replay.index)?;
         }
-        Ok(Scan { outlines, unborn, replay, end, stale })
+        Ok(Scan { outlines, unborn, replay, end, stale, torn, doubtful })
     }
 
     /// Cuts what the scan says was never acknowledged. None if there has never been anything here.
     fn repair(&self, scan: Scan) -> Result<Option<Recovered>, StoreError> {
-        let Scan { outlines, unborn, replay, end, stale } = scan;
+        let Scan { outlines, unborn, replay, end, stale, doubtful, .. } = scan;
         if let Some(unborn) = unborn {
             tracing::info!(path = %unborn.path.display(), "a log segment that was never synced is dropped");
             let removed = self.vfs.remove_file(&unborn.path).and_then(|()| self.vfs.sync_dir(self.dir));
             removed.map_err(|error| StoreError::io("drop an unfinished log segment", &unborn.path, error))?;
         }
         let Some(newest) = outlines.last() else { return Ok(None) };
-        self.finish_tail(newest, replay.durable, end, stale)?;
+        self.finish_tail(newest, &doubtful, end, stale)?;
         let segments = outlines.into_iter().map(|outline| self.open(outline)).collect::<Result<_, _>>()?;
         Ok(Some(Recovered { segments, replay, end }))
     }
@@ -366,14 +394,11 @@ impl Folder<'_> {
     /// What is there may be readable and yet never become durable: after a sync that failed the kernel calls its pages clean,
     /// and the next sync has nothing to do. So what nothing says to be durable is written once more. Older segments were
     /// synced whole before the next was made.
-    fn finish_tail(&self, newest: &Outline, durable: u64, end: u64, stale: u64) -> Result<(), StoreError> {
+    fn finish_tail(&self, newest: &Outline, doubtful: &[u8], end: u64, stale: u64) -> Result<(), StoreError> {
         let (path, offset) = (&newest.path, end - newest.start());
-        let doubtful = durable.clamp(newest.start(), end) - newest.start();
         let finish = || {
             let file = self.vfs.open(path, OpenMode::Write)?;
-            let mut bytes = vec![0; (offset - doubtful) as usize];
-            let count = file.read_at(&mut bytes, doubtful)?;
-            file.write_all_at(&bytes[..count], doubtful)?;
+            file.write_all_at(doubtful, offset - doubtful.len() as u64)?;
             if stale > 0 {
                 tracing::info!(path = %path.display(), offset, stale, "cut a torn tail: it was never acknowledged");
                 file.write_all_at(&vec![0; stale as usize], offset)?;

@@ -49,6 +49,15 @@ struct Disk {
     fail_at: Option<u64>,
     /// Of writes and syncs that were done.
     syncs: u64,
+    reads: u64,
+    lie: Option<Lie>,
+}
+
+/// A read that returns one bit that is not what lies there.
+#[derive(Clone, Copy)]
+struct Lie {
+    read: u64,
+    seed: u64,
 }
 
 #[derive(Default, Clone)]
@@ -125,6 +134,16 @@ impl CrashVfs {
     /// The operation with this number fails with an error, and leaves the disk alive.
     pub fn fail_at(&self, operation: u64) {
         self.disk().fail_at = Some(operation);
+    }
+
+    /// The read with this number returns one wrong bit, and leaves what lies there as it is.
+    pub fn lie_at(&self, read: u64, seed: u64) {
+        self.disk().lie = Some(Lie { read, seed });
+    }
+
+    /// How many reads there have been.
+    pub fn reads(&self) -> u64 {
+        self.disk().reads
     }
 
     /// How many operations there have been.
@@ -379,11 +398,18 @@ impl Disk {
 
 impl VfsFile for Handle {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.disk.alive()?;
+        let mut disk = self.disk.alive()?;
         let file = &disk.files[self.file].bytes;
         let rest = file.get(offset as usize..).unwrap_or_default();
         let count = rest.len().min(bytes.len());
         bytes[..count].copy_from_slice(&rest[..count]);
+        let read = disk.reads;
+        disk.reads += 1;
+        if let Some(lie) = disk.lie.take_if(|lie| lie.read == read) {
+            let used = bytes[..count].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let bit = Dice(lie.seed).below(used as u64 * 8) as usize;
+            bytes.get_mut(bit / 8).into_iter().for_each(|byte| *byte ^= 1 << (bit % 8));
+        }
         Ok(count)
     }
 

@@ -117,8 +117,8 @@ fn timeline(out: &mut String, story: &Story) {
          <span class=\"key fault\">fault</span></div>\n<div class=\"scroll\"><div id=\"canvas\">\n",
     );
     seconds(out, &axis, end_ns);
-    for lane in fault_lanes(story) {
-        open_lane(out, "faults", "fault-lane");
+    for (place, lane) in fault_lanes(story).into_iter().enumerate() {
+        open_lane(out, if place == 0 { "faults" } else { "" }, "fault-lane");
         for fault in lane {
             let (from, to) = (fault.from_ns, fault.to_ns.min(end_ns));
             let title = format!("{} from {:.3} s to {:.3} s", fault.fault, from as f64 / 1e9, to as f64 / 1e9);

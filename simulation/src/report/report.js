@@ -7,12 +7,23 @@ const filter = document.getElementById("filter");
 const rows = Array.from(story.rows);
 const end = Math.max(1, Number(document.body.dataset.end) || Number(rows.length ? rows[rows.length - 1].dataset.at : 1));
 
+// As many labels of seconds as there is room for.
+const seconds = Array.from(document.querySelectorAll(".seconds > span"));
+function label() {
+  const room = canvas.clientWidth / Math.max(1, end / 1e9);
+  const step = [1, 2, 5, 10, 20, 30, 60, 120, 300].find((step) => step * room >= 48) || 600;
+  seconds.forEach((span, second) => { span.hidden = second % step !== 0; });
+}
+
 // Zooming keeps the middle where it is.
 document.getElementById("zoom").addEventListener("input", (event) => {
   const middle = (scroll.scrollLeft + scroll.clientWidth / 2) / canvas.clientWidth;
   canvas.style.setProperty("--zoom", event.target.value);
   scroll.scrollLeft = middle * canvas.clientWidth - scroll.clientWidth / 2;
+  label();
 });
+window.addEventListener("resize", label);
+label();
 
 function pointAt(at) {
   cursor.hidden = false;
