@@ -49,7 +49,7 @@ impl Transport for Network {
     fn listen(&self, address: String) -> BoxFuture<'static, io::Result<Listener>> {
         let (calls, called) = mpsc::unbounded_channel();
         self.listeners.lock().unwrap().insert(address.clone(), calls);
-        let incoming = stream::unfold(called, |mut called| async move { Some((called.recv().await?, called)) });
+        let incoming = stream::unfold(called, |mut called| async move { Some((called.recv().await?.into(), called)) });
         Box::pin(async move { Ok(Listener { address, incoming: incoming.boxed() }) })
     }
 

@@ -5,9 +5,12 @@
 //!
 //! Not here: the command line itself (`main.rs`), and what the store does with its sections (`raft_store`).
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
-use jangbu_proto::transport::Http2Settings;
+use jangbu_proto::{
+    grant::Identity,
+    transport::{Certificates, Http2Settings},
+};
 use jangbu_raft_store::{LogConfig, StateConfig};
 use serde::Deserialize;
 
@@ -31,6 +34,9 @@ pub struct NodeConfig {
     /// Where others reach this node, if it isn't where it listens.
     #[serde(default)]
     pub advertise: Advertise,
+    /// Has no default: that a node speaks in plain text is said in so many words, or it doesn't.
+    #[serde(default)]
+    pub tls: Tls,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -58,6 +64,116 @@ pub struct Listen {
 pub struct Advertise {
     pub client: Option<String>,
     pub peer: Option<String>,
+}
+
+/// What proves who is at the other end: TLS 1.3, with an authority for clients and another for nodes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// `on`, or `off`: plain text, and everybody may everything.
+    pub mode: Option<TlsMode>,
+    /// With `off`: also where others than this machine can listen and speak.
+    pub off_beyond_loopback: bool,
+    /// The cluster's name, as certificates have it. 1 to 64 letters, digits, dots, hyphens and underscores.
+    pub cluster: String,
+    /// Whether a client must show a certificate to connect at all. One that shows none may only ask whether the node serves.
+    pub client_certificates: ClientCertificates,
+    /// For the client door.
+    pub client: Option<DoorKeys>,
+    /// For the peer door, and for calling other nodes.
+    pub peer: Option<DoorKeys>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    #[default]
+    Required,
+    Optional,
+}
+
+impl From<ClientCertificates> for Certificates {
+    fn from(certificates: ClientCertificates) -> Self {
+        match certificates {
+            ClientCertificates::Required => Certificates::Required,
+            ClientCertificates::Optional => Certificates::Optional,
+        }
+    }
+}
+
+/// PEM files. They are looked at every second; what is new holds for new connections.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoorKeys {
+    /// Of this node; followed by those between it and the authority, if any.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Whose certificates are believed; while one authority replaces another, both.
+    pub authority: PathBuf,
+}
+
+impl Tls {
+    /// Plain text, wherever the node listens. For simulations and tests.
+    pub fn off() -> Self {
+        Self { mode: Some(TlsMode::Off), off_beyond_loopback: true, ..Self::default() }
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.mode == Some(TlsMode::On)
+    }
+
+    /// Whose certificates are believed; `None`: without TLS.
+    pub fn believed_cluster(&self) -> Option<String> {
+        self.is_on().then(|| self.cluster.clone())
+    }
+
+    fn check(&self, listen: &Listen) -> Result<(), String> {
+        match self.mode {
+            None => Err(
+                "tls.mode is not set: make certificates (jangbu cert) and set it to \"on\", or set it to \"off\" for \
+                         plain text"
+                    .into(),
+            ),
+            Some(TlsMode::Off) => self.check_off(listen),
+            Some(TlsMode::On) => {
+                Identity::check_name("tls.cluster", &self.cluster).map_err(|malformed| malformed.to_string())?;
+                for (name, keys) in [("client", &self.client), ("peer", &self.peer)] {
+                    if keys.is_none() {
+                        return Err(format!(
+                            "tls.mode = \"on\" needs tls.{name}.certificate, tls.{name}.key and tls.{name}.authority"
+                        ));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_off(&self, listen: &Listen) -> Result<(), String> {
+        for (name, address) in [("client", &listen.client), ("peer", &listen.peer)] {
+            if !self.off_beyond_loopback && !is_loopback(address) {
+                return Err(format!(
+                    "tls.mode = \"off\", and listen.{name} = \"{address}\" is not on this machine alone: whoever reaches it \
+                     could move money. Set tls.mode = \"on\" (jangbu cert makes what it needs), or say that this is \
+                     meant with tls.off_beyond_loopback = true"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// How far apart the nodes of a cluster are.
@@ -172,6 +288,9 @@ pub struct Limits {
     /// Milliseconds that this node's clock may differ from what a majority agrees on before it leaves leading to others.
     /// 100 to 3,600,000.
     pub clock_skew_ms_max: u64,
+    /// Calls and packed requests that one caller (a certificate's name; without TLS, an address) may make in a second, and as
+    /// many at once. 0: no bound; up to 1,000,000.
+    pub identity_calls_per_second: u32,
 }
 
 impl Default for Limits {
@@ -195,6 +314,8 @@ impl Default for Limits {
             worker_threads: None,
             // Clocks that are kept by NTP are within some tens of milliseconds, holds last for seconds at least.
             clock_skew_ms_max: 1_000,
+            // What is too much is for whoever knows the callers to say; admission bounds the whole.
+            identity_calls_per_second: 0,
         }
     }
 }
@@ -321,6 +442,7 @@ impl NodeConfig {
                 return Err(format!("listen.{name} = \"{address}\" is no address to call: set advertise.{name}"));
             }
         }
+        self.tls.check(&self.listen)?;
         within("limits.deadline_ms_max", limits.deadline_ms_max, 1, 3_600_000)?;
         within("limits.deadline_ms_default", limits.deadline_ms_default, 1, limits.deadline_ms_max)?;
         within("limits.requests_max", limits.requests_max as u64, 1, 1_000_000)?;
@@ -330,6 +452,8 @@ impl NodeConfig {
         within("limits.entries_in_flight_max", limits.entries_in_flight_max as u64, 1, 256)?;
         within("limits.reads_max", limits.reads_max as u64, 1, 100_000)?;
         within("limits.stream_window_max", limits.stream_window_max as u64, 1, 4_096)?;
+        let per_second = limits.identity_calls_per_second;
+        within("limits.identity_calls_per_second", per_second.into(), 0, 1_000_000)?;
         within("limits.message_bytes_max", limits.message_bytes_max as u64, 2 << 20, 64 << 20)?;
         within("limits.drain_ms_max", limits.drain_ms_max, 0, 600_000)?;
         if let Some(threads) = limits.worker_threads {
@@ -438,6 +562,8 @@ mod tests {
         [listen]
         client = "127.0.0.1:7400"
         peer = "127.0.0.1:7401"
+        [tls]
+        mode = "off"
     "#;
 
     fn read(toml: &str) -> Result<NodeConfig, String> {
@@ -488,6 +614,30 @@ mod tests {
     fn an_address_without_a_port_is_refused() {
         let error = NodeConfig::read(SMALLEST, [], [("listen.peer".into(), "localhost".into())]).unwrap_err();
         assert_eq!(error, "listen.peer = \"localhost\" is not host:port");
+    }
+
+    #[test]
+    fn plain_text_is_said_in_so_many_words() {
+        let unset = SMALLEST.replace("mode = \"off\"", "");
+        assert!(read(&unset).unwrap_err().starts_with("tls.mode is not set"));
+        let beyond = SMALLEST.replace("127.0.0.1:7400", "10.0.0.1:7400");
+        let error = read(&beyond).unwrap_err();
+        assert!(error.contains("listen.client") && error.contains("tls.off_beyond_loopback = true"), "{error}");
+        assert!(read(&format!("{beyond}\noff_beyond_loopback = true")).is_ok());
+        for here in ["localhost:1", "[::1]:1", "127.8.8.8:1"] {
+            assert!(read(&SMALLEST.replace("127.0.0.1:7401", here)).is_ok(), "{here}");
+        }
+    }
+
+    #[test]
+    fn tls_that_lacks_its_keys_is_refused_by_name() {
+        let on = SMALLEST.replace("mode = \"off\"", "mode = \"on\"\ncluster = \"demo\"");
+        assert!(read(&on).unwrap_err().contains("tls.client.certificate"));
+        let unnamed = SMALLEST.replace("mode = \"off\"", "mode = \"on\"");
+        assert!(read(&unnamed).unwrap_err().contains("tls.cluster"));
+        let keys = |door: &str| format!("\n[tls.{door}]\ncertificate = \"a\"\nkey = \"b\"\nauthority = \"c\"");
+        let whole = read(&(on + &keys("client") + &keys("peer"))).unwrap();
+        assert_eq!(whole.tls.believed_cluster().as_deref(), Some("demo"));
     }
 
     #[test]

@@ -25,7 +25,10 @@ pub enum CallError {
     /// The request was proposed and its fate isn't known here. Asking again with the same ids resolves it.
     #[error("the outcome is unknown; ask again with the same ids to resolve it")]
     OutcomeUnknown,
-    /// The caller isn't who it must be (peers only).
+    /// Nothing that the caller has shown proves who it is.
+    #[error("{message}")]
+    Unauthenticated { reason: Reason, message: String },
+    /// The caller isn't who it must be, or may not.
     #[error("{message}")]
     Denied { reason: Reason, message: String },
     /// The caller was removed from the cluster (peers only), and is told what proves it.
@@ -51,6 +54,10 @@ impl CallError {
         Self::Denied { reason, message: message.into() }
     }
 
+    pub fn unauthenticated(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Unauthenticated { reason, message: message.into() }
+    }
+
     pub fn precondition(reason: Reason, message: impl Into<String>) -> Self {
         Self::Precondition { reason, message: message.into() }
     }
@@ -67,6 +74,7 @@ impl CallError {
             Self::Unavailable { .. } => "unavailable",
             Self::NotProposed => "not_proposed",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::Unauthenticated { .. } => "unauthenticated",
             Self::Denied { .. } | Self::Removed { .. } => "denied",
             Self::Precondition { .. } => "precondition",
             Self::Internal { .. } => "internal",

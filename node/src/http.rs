@@ -60,7 +60,7 @@ impl axum::serve::Listener for Door {
 
     async fn accept(&mut self) -> (Io, String) {
         match self.0.incoming.next().await {
-            Some(io) => (io, String::new()),
+            Some(arrival) => (arrival.io, String::new()),
             // The address is lost; nobody will call any more.
             None => pending().await,
         }

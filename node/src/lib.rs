@@ -4,12 +4,14 @@
 //!      │                            └─► forwarder ─► the leader's peer door
 //!      └────► reader ──────────────────► raft-store
 //!     peers: the wires between replicas
+//!     access, keys: who may what, and what proves who somebody is
 //!     membership, hearsay, succession, pulse, snapshots, digests: what a cluster needs to stay one
 //!
 //! [`run`] is a node's whole life. It stands on an [`Environment`] alone, so the simulator runs the same code.
 //!
 //! Not here: the rules of money (`ledger`), what lies on disk (`raft-store`), the bytes of the wire (`proto`).
 
+pub mod access;
 pub mod admission;
 pub mod api;
 pub mod applied;
@@ -24,6 +26,7 @@ pub mod health;
 pub mod hearsay;
 pub mod http;
 pub mod identity;
+pub mod keys;
 pub mod leadership;
 pub mod membership;
 pub mod metrics;

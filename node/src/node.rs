@@ -15,7 +15,7 @@ use jangbu_proto::{
     cluster::v1::{operator_server::OperatorServer, peer_server::PeerServer},
     entry::NodeInfo,
     jangbu::v1::ledger_server::LedgerServer,
-    transport::{Door, Http2Settings, Listener, PEER_MESSAGE_BYTES_MAX, door, serve},
+    transport::{Door, Http2Settings, Listener, PEER_MESSAGE_BYTES_MAX, Transport, guarded_door, serve},
 };
 use jangbu_raft_store::{Fatal, Raft, Store, StoreConfig};
 use openraft::{Config, SnapshotPolicy, async_runtime::WatchReceiver};
@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    access::{ClientGuard, PeerGuard},
     admission::Admission,
     api::{ledger::LedgerService, operator::OperatorService},
     applied::AppliedIndex,
@@ -34,13 +35,14 @@ use crate::{
     clock_skew::{Abdication, ClockSkew},
     config::{NodeConfig, Timings},
     digests::Digests,
-    environment::{Environment, draw_id},
+    environment::{Clock, Environment, draw_id},
     error::NodeError,
     forwarder::Forwarder,
     health::Health,
     hearsay::{HEARSAY_MAX, Hearing},
     http,
     identity::Identity,
+    keys::Keys,
     leadership,
     membership::Membership,
     metrics::Metrics,
@@ -119,12 +121,13 @@ impl Node {
     }
 
     async fn open(config: NodeConfig, environment: Environment) -> Result<Self, NodeError> {
-        let doors = Doors::open(&config, &environment).await?;
+        let keys = Keys::open(&config.tls, config.node_id)?.map(Arc::new);
+        let doors = Doors::open(&config, &environment, keys.as_deref()).await?;
         let store = jangbu_raft_store::open(store_config(&config, &environment), environment.store.clone()).await?;
         let info = node_info(&config, &doors, &store);
         let identity =
             Arc::new(Identity::new(config.node_id, info, store.folder.clone(), environment.store.blocking.clone()));
-        Rooms::build(config, environment, store, identity).await?.open(doors)
+        Rooms::build(config, environment, store, identity, keys).await?.open(doors)
     }
 
     /// host:port of the client door, as others see it.
@@ -223,20 +226,26 @@ impl Node {
 }
 
 impl Doors {
-    async fn open(config: &NodeConfig, environment: &Environment) -> Result<Self, NodeError> {
+    async fn open(config: &NodeConfig, environment: &Environment, keys: Option<&Keys>) -> Result<Self, NodeError> {
+        let plain = environment.transport.clone();
+        let (client, peer): (Arc<dyn Transport>, Arc<dyn Transport>) = match keys {
+            Some(keys) => (Arc::new(keys.client_door(plain.clone())), Arc::new(keys.peer_door(plain.clone()))),
+            None => (plain.clone(), plain.clone()),
+        };
         Ok(Self {
-            client: listen(environment, &config.listen.client).await?,
-            peer: listen(environment, &config.listen.peer).await?,
+            client: listen(&*client, &config.listen.client).await?,
+            peer: listen(&*peer, &config.listen.peer).await?,
             http: match &config.listen.http {
-                Some(address) => Some(listen(environment, address).await?),
+                // Health and metrics hold no secret, and those who ask for them rarely have certificates.
+                Some(address) => Some(listen(&*plain, address).await?),
                 None => None,
             },
         })
     }
 }
 
-async fn listen(environment: &Environment, address: &str) -> Result<Listener, NodeError> {
-    let listening = environment.transport.listen(address.to_owned()).await;
+async fn listen(transport: &dyn Transport, address: &str) -> Result<Listener, NodeError> {
+    let listening = transport.listen(address.to_owned()).await;
     listening.map_err(|source| NodeError::Listen { address: address.to_owned(), source })
 }
 
@@ -279,6 +288,7 @@ struct Rooms {
     reception: Arc<Reception>,
     clock_skew: Arc<ClockSkew>,
     gate: Arc<Gate>,
+    clock: Arc<dyn Clock>,
     state: jangbu_raft_store::StateReader,
     endings: mpsc::UnboundedReceiver<NodeError>,
     client_tasks: TaskTracker,
@@ -293,13 +303,15 @@ impl Rooms {
         environment: Environment,
         store: Store,
         identity: Arc<Identity>,
+        keys: Option<Arc<Keys>>,
     ) -> Result<Self, NodeError> {
         let (tasks, stop_all) = (TaskTracker::new(), CancellationToken::new());
         let settings = config.http2();
         let timings = config.network.timings();
         let metrics = Metrics::new(config.node_id);
         let (hearsay, heard) = mpsc::channel(HEARSAY_MAX);
-        let peers = Peers::new(identity.clone(), timings.clone(), settings.clone(), &environment, hearsay);
+        let to_nodes = keys.as_ref().map(|keys| keys.peer_door(environment.transport.clone()));
+        let peers = Peers::new(identity.clone(), timings.clone(), settings.clone(), &environment, to_nodes, hearsay);
         let peers = Arc::new(peers);
 
         let Store { log, state, reader: state_reader, log_stats, incoming, fatal, .. } = store;
@@ -395,6 +407,9 @@ impl Rooms {
             metrics: metrics.clone(),
             every: Duration::from_millis(config.storage.digest_interval_ms),
         };
+        if let Some(keys) = keys {
+            tasks.spawn(keys.watch(environment.clock.clone(), stop_all.clone()));
+        }
         tasks.spawn(pulse.run(stop_all.clone()));
         tasks.spawn(digests.run(stop_all.clone()));
         tasks.spawn(hearing.run(stop_all.clone()));
@@ -419,6 +434,7 @@ impl Rooms {
             reception,
             clock_skew,
             gate,
+            clock: environment.clock,
             state: state_reader,
             endings,
             client_tasks: TaskTracker::new(),
@@ -448,7 +464,10 @@ impl Rooms {
             .map_err(|error| NodeError::Config(error.to_string()))?;
         let operator = OperatorServer::new(self.operator_service());
 
-        let client_door = door(&self.settings)
+        let cluster = self.config.tls.believed_cluster();
+        let per_second = self.config.limits.identity_calls_per_second;
+        let client_guard = Arc::new(ClientGuard::new(cluster.clone(), self.clock.clone(), per_second));
+        let client_door = guarded_door(&self.settings, client_guard)
             .add_service(
                 LedgerServer::new(self.ledger_service())
                     .max_decoding_message_size(self.config.limits.message_bytes_max),
@@ -456,7 +475,8 @@ impl Rooms {
             .add_service(operator.clone())
             .add_service(health_service)
             .add_service(reflection);
-        let peer_door = door(&self.settings)
+        let peer_guard = Arc::new(PeerGuard::new(cluster, self.clock.clone()));
+        let peer_door = guarded_door(&self.settings, peer_guard)
             .add_service(
                 PeerServer::new(self.peer_service())
                     .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)

@@ -11,6 +11,7 @@
 //! `snapshot` for the bulk.
 //!
 //! Laws
+//! * With TLS, whoever answers has proved to be the node that is meant.
 //! * A connection leads where the newest membership says that the peer is, also for those who hold it for long.
 //!
 //! Not here: HTTP/2, keepalives and the pace of reconnecting (`proto::transport`).
@@ -35,7 +36,7 @@ use jangbu_proto::{
     cluster::v1::{Envelope, operator_client::OperatorClient, peer_client::PeerClient},
     entry::NodeInfo,
     reason,
-    transport::{Http2Settings, Io, PEER_MESSAGE_BYTES_MAX, Transport, channel},
+    transport::{Http2Settings, Io, PEER_MESSAGE_BYTES_MAX, TlsTransport, Transport, channel},
 };
 use jangbu_raft_store::Raft;
 use openraft::async_runtime::WatchReceiver;
@@ -77,9 +78,23 @@ pub struct Common {
     pub clock: Arc<dyn Clock>,
     /// A peer refused the snapshot that it was sent: `Snapshots` takes another.
     pub snapshot_refused: Arc<Notify>,
-    transport: Arc<dyn Transport>,
+    /// The bare network.
+    network: Arc<dyn Transport>,
+    /// `None`: nodes speak in plain text.
+    to_nodes: Option<TlsTransport>,
     settings: Http2Settings,
     hearsay: mpsc::Sender<Hearsay>,
+}
+
+impl Common {
+    /// The way to a node; to this one and no other, if it is known which.
+    fn way_to(&self, id: Option<u64>) -> Arc<dyn Transport> {
+        match (&self.to_nodes, id) {
+            (None, _) => self.network.clone(),
+            (Some(to_nodes), None) => Arc::new(to_nodes.clone()),
+            (Some(to_nodes), Some(id)) => Arc::new(to_nodes.to_node(id)),
+        }
+    }
 }
 
 impl Peers {
@@ -88,6 +103,7 @@ impl Peers {
         timings: Timings,
         settings: Http2Settings,
         environment: &Environment,
+        to_nodes: Option<TlsTransport>,
         hearsay: mpsc::Sender<Hearsay>,
     ) -> Self {
         let common = Common {
@@ -95,7 +111,8 @@ impl Peers {
             timings,
             clock: environment.clock.clone(),
             snapshot_refused: Arc::default(),
-            transport: environment.transport.clone(),
+            network: environment.transport.clone(),
+            to_nodes,
             settings,
             hearsay,
         };
@@ -111,7 +128,7 @@ impl Peers {
 
     /// A bare connection, to find out whether anybody is there at all.
     pub async fn connect(&self, peer_address: &str) -> io::Result<Io> {
-        self.common.transport.connect(peer_address.to_owned()).await
+        self.common.network.connect(peer_address.to_owned()).await
     }
 
     /// Keeps the connections leading where the membership says, until `stop`: openraft keeps its way to a peer for as long
@@ -135,7 +152,7 @@ impl Peers {
 
     /// The operator's service at some peer door, to find out who is there.
     pub fn operator(&self, peer_address: &str) -> Result<OperatorClient<Channel>, Malformed> {
-        Ok(OperatorClient::new(channel(self.common.transport.clone(), peer_address, &self.common.settings)?))
+        Ok(OperatorClient::new(channel(self.common.way_to(None), peer_address, &self.common.settings)?))
     }
 }
 
@@ -190,8 +207,9 @@ impl Link {
         let channel = match &*kept {
             Some(channel) => channel.clone(),
             None => {
-                let made = channel(self.common.transport.clone(), &self.known().peer_address, &self.common.settings)
-                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let made =
+                    channel(self.common.way_to(Some(self.id)), &self.known().peer_address, &self.common.settings)
+                        .map_err(|error| Status::invalid_argument(error.to_string()))?;
                 kept.insert(made).clone()
             }
         };

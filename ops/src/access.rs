@@ -1,20 +1,76 @@
 //! From the command line to a client of the ledger, and from a client's errors to a person.
+//!
+//! Not here: what certificates allow (`node/src/access.rs`), how they are made (`cert`).
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use jangbu_client::{Client, ClientConfig, ClientError};
+use jangbu_proto::reason;
+use jangbu_proto::transport::{Certificates, KeyFiles, Keyring, OwnFiles, TcpTransport, TlsTransport, Transport};
 
 use crate::cli::Global;
 use crate::error::{Failure, Kind};
 
+/// How nodes are reached: encrypted, or in plain text.
+pub type Way = Arc<dyn Transport>;
+
+pub fn plain() -> Way {
+    Arc::new(TcpTransport)
+}
+
+/// Encrypted: to nodes that `authority` vouches for; with `own`, one is somebody there.
+pub fn encrypted(authority: PathBuf, own: Option<OwnFiles>) -> Result<Way, Failure> {
+    let keyring = Keyring::open(KeyFiles { authority, own }, Certificates::Optional, None);
+    let keyring = keyring.map_err(|error| {
+        Failure::new(Kind::Denied, error.to_string()).advise("make certificates with `jangbu cert`, or name others")
+    })?;
+    Ok(Arc::new(TlsTransport::to_hosts(plain(), keyring)))
+}
+
+/// What proves to the nodes who is asking, and to whoever asks that they are the nodes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Papers {
+    /// The authority for clients (PEM). Default: that of the cluster in ./jangbu-dev, if its nodes are asked.
+    #[arg(long, global = true, value_name = "FILE", env = "JANGBU_CA")]
+    pub ca: Option<PathBuf>,
+    /// Your client certificate (PEM).
+    #[arg(long, global = true, value_name = "FILE", env = "JANGBU_CERT")]
+    pub cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, global = true, value_name = "FILE", env = "JANGBU_KEY")]
+    pub key: Option<PathBuf>,
+}
+
+impl Papers {
+    /// `None`: none are named.
+    pub fn way(&self) -> Result<Option<Way>, Failure> {
+        let own = match (&self.cert, &self.key) {
+            (Some(certificate), Some(key)) => Some(OwnFiles { certificate: certificate.clone(), key: key.clone() }),
+            (None, None) => None,
+            _ => return Err(Failure::usage("--cert and --key go together")),
+        };
+        match (&self.ca, own) {
+            (Some(ca), own) => encrypted(ca.clone(), own).map(Some),
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err(Failure::usage("--cert and --key need --ca: the authority that vouches for the nodes"))
+            }
+        }
+    }
+}
+
 /// A client of the nodes named, or of the cluster in this folder.
 pub fn client(global: &Global) -> Result<Client, Failure> {
-    client_of(&global.endpoints()?, global.timeout)
+    client_of(&global.endpoints()?, global.timeout, &global.way()?)
 }
 
 /// Prefers the first of `endpoints`; the others are asked when it does not answer.
-pub fn client_of(endpoints: &[String], timeout: Duration) -> Result<Client, Failure> {
-    Client::connect(endpoints, ClientConfig { deadline: timeout, ..ClientConfig::default() }).map_err(failure)
+pub fn client_of(endpoints: &[String], timeout: Duration, way: &Way) -> Result<Client, Failure> {
+    let config = ClientConfig { deadline: timeout, transport: way.clone(), ..ClientConfig::default() };
+    Client::connect(endpoints, config).map_err(failure)
 }
 
 pub fn failure(error: ClientError) -> Failure {
@@ -27,8 +83,19 @@ pub fn failure(error: ClientError) -> Failure {
             .advise("nothing was done; see which nodes answer: jangbu cluster health"),
         ClientError::OutcomeUnknown { .. } => Failure::new(Kind::OutcomeUnknown, message)
             .advise("it may have been done: ask again with the same ids, which is always safe"),
+        ClientError::NotAllowed { reason, .. } if is_denial(&reason) => denied(message),
         ClientError::NotAllowed { .. } => Failure::new(Kind::Conflict, message),
         ClientError::Unintelligible(_) => Failure::general(message)
             .advise("the node answers in a way this program does not know: compare `jangbu version`"),
     }
+}
+
+fn is_denial(reason: &str) -> bool {
+    [reason::NO_IDENTITY, reason::IDENTITY_EXPIRED, reason::ROLE_MISSING, reason::LEDGER_NOT_GRANTED].contains(&reason)
+}
+
+/// Whoever asks may not.
+pub fn denied(message: String) -> Failure {
+    Failure::new(Kind::Denied, message)
+        .advise("show another certificate with --ca, --cert and --key; see what one grants: jangbu cert show FILE")
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 
+use crate::access::{self, Papers, Way};
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
-use crate::{account, bench, cluster, demo, dev, events, import, leader, load, member, text, transfer, verify};
+use crate::{account, bench, cert, cluster, demo, dev, events, import, leader, load, member, text, transfer, verify};
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
 #[derive(Debug, Parser)]
@@ -39,6 +40,8 @@ pub struct Global {
     /// How long a call may take, as 500ms, 5s or 1m.
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = text::duration)]
     pub timeout: Duration,
+    #[command(flatten)]
+    pub papers: Papers,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +52,9 @@ pub enum Command {
     /// Make a cluster, and ask how it is.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Certificates: make authorities, nodes and clients; show what one says.
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// The nodes of a cluster: list, add, update, promote, remove.
     #[command(subcommand)]
     Member(member::Command),
@@ -89,6 +95,7 @@ impl Cli {
         match self.command {
             Command::Dev(command) => command.run(global.output, global.timeout).await,
             Command::Cluster(command) => command.run(&global).await,
+            Command::Cert(command) => command.run(global.output),
             Command::Member(command) => command.run(&global).await,
             Command::Leader(command) => command.run(&global).await,
             Command::Account(command) => command.run(&global).await,
@@ -130,12 +137,31 @@ impl Global {
         if !named.is_empty() {
             return Ok(named);
         }
-        match dev::folder::Folder::open(&PathBuf::from(dev::folder::DEFAULT))? {
+        match folder_here()? {
             Some(folder) => Ok(folder.client_addresses()),
             None => Err(Failure::usage("no cluster is named")
                 .advise("name its nodes with --endpoints or JANGBU_ENDPOINTS, or start one here: jangbu dev start")),
         }
     }
+
+    /// How nodes are reached: with the certificates named, or with those of the cluster in this folder if it is the one that
+    /// is meant; otherwise in plain text.
+    pub fn way(&self) -> Result<Way, Failure> {
+        if let Some(way) = self.papers.way()? {
+            return Ok(way);
+        }
+        let endpoints = self.endpoints()?;
+        match folder_here()? {
+            Some(folder) if endpoints.iter().all(|endpoint| folder.client_addresses().contains(endpoint)) => {
+                folder.way()
+            }
+            _ => Ok(access::plain()),
+        }
+    }
+}
+
+fn folder_here() -> Result<Option<dev::folder::Folder>, Failure> {
+    dev::folder::Folder::open(&PathBuf::from(dev::folder::DEFAULT))
 }
 
 #[cfg(test)]

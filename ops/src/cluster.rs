@@ -56,7 +56,7 @@ impl Command {
 /// The first of the nodes named: for what is asked of one node only.
 fn first(global: &Global) -> Result<Operator, Failure> {
     let endpoints = global.endpoints()?;
-    Operator::new(&endpoints[0], global.timeout)
+    Operator::new(&global.way()?, &endpoints[0], global.timeout)
 }
 
 fn no_answer() -> Failure {
@@ -66,8 +66,9 @@ fn no_answer() -> Failure {
 /// Any node that answers: for questions to which each knows the answer.
 pub async fn any(global: &Global) -> Result<(Operator, StatusReply), Failure> {
     let mut last = no_answer();
+    let way = global.way()?;
     for endpoint in global.endpoints()? {
-        let operator = Operator::new(&endpoint, global.timeout)?;
+        let operator = Operator::new(&way, &endpoint, global.timeout)?;
         match operator.status().await {
             Ok(status) => return Ok((operator, status)),
             Err(failure) => last = failure,
@@ -91,7 +92,7 @@ pub async fn leader(global: &Global) -> Result<(Operator, StatusReply), Failure>
         return Err(Failure::new(Kind::Unavailable, format!("{} knows of no leader", operator.address))
             .advise("see which nodes answer: jangbu cluster health"));
     };
-    let leader = Operator::new(&address, global.timeout)?;
+    let leader = Operator::new(&global.way()?, &address, global.timeout)?;
     let status = leader.status().await?;
     Ok((leader, status))
 }
@@ -169,12 +170,13 @@ impl From<StatusReply> for NodeStatus {
 
 /// Asks the nodes named and every member that those know, at the same time.
 pub async fn ask_all(global: &Global) -> Result<Vec<Node>, Failure> {
+    let way = global.way()?;
     let mut answers: BTreeMap<String, Result<StatusReply, Failure>> = BTreeMap::new();
     let mut to_ask: BTreeSet<String> = global.endpoints()?.into_iter().collect();
     while !to_ask.is_empty() {
         let mut asking = JoinSet::new();
         for endpoint in std::mem::take(&mut to_ask) {
-            let operator = Operator::new(&endpoint, global.timeout)?;
+            let operator = Operator::new(&way, &endpoint, global.timeout)?;
             asking.spawn(async move { (endpoint, operator.status().await) });
         }
         for (endpoint, answer) in asking.join_all().await {

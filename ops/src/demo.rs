@@ -132,7 +132,7 @@ impl Arguments {
             tell(format!("  node {} in {:<8} {}", node.id, node.data_center, node.client));
         }
         let folder = Folder::existing(&self.dir)?;
-        let global = Global { endpoints: started.endpoints, output: global.output, timeout: global.timeout };
+        let global = Global { endpoints: started.endpoints, papers: folder.papers(), ..global.clone() };
         let mut checks = Vec::new();
         if let Some(file) = &self.data {
             checks.push(import_file(file, &global).await?);
@@ -166,7 +166,7 @@ impl Arguments {
             seed: 1,
             patience: Duration::from_secs(30),
         };
-        let (run, workers) = load.begin(&global.endpoints, global.timeout).await?;
+        let (run, workers) = load.begin(&global.endpoints, global.timeout, &folder.way()?).await?;
         tell(format!("{} clients pay through all three nodes", self.clients));
 
         wait_until(run.began + self.duration / 3).await;
@@ -282,12 +282,13 @@ impl Arguments {
         let folder = Folder::existing(&self.dir)?;
         let endpoints = folder.client_addresses().join(",");
         let program = std::env::current_exe()?;
+        let exports = dev::exports(&folder);
         let (program, dir) = (program.display(), folder.path.display());
         Ok(format!(
             "
 the cluster is left running; what to type next:
   alias jangbu={program}
-  export JANGBU_ENDPOINTS={endpoints}
+  export JANGBU_ENDPOINTS={endpoints}{exports}
   jangbu cluster status
   jangbu account list --limit 5
   jangbu load --duration 5s
@@ -341,8 +342,8 @@ fn at_the_kill(run: &Arc<Run>, report: &load::report::Report, killed_at: Instant
 async fn caught_up(folder: &Folder, node: &Node, timeout: Duration) -> Result<Duration, Failure> {
     let began = Instant::now();
     let leader = dev::leader(folder, timeout).await?;
-    let goal = Operator::new(&leader.client, timeout)?.status().await?.applied_index;
-    let operator = Operator::new(&node.client, timeout)?;
+    let goal = Operator::new(&folder.way()?, &leader.client, timeout)?.status().await?.applied_index;
+    let operator = Operator::new(&folder.way()?, &node.client, timeout)?;
     while operator.status().await?.applied_index < goal {
         if began.elapsed() > timeout {
             return Err(Failure::new(Kind::Unhealthy, format!("node {} does not catch up", node.id)));

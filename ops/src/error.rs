@@ -19,7 +19,8 @@ pub enum Kind {
     Unhealthy = 3,
     /// No node answers, or no leader, or no quorum. Nothing was done.
     Unavailable = 4,
-    // 5 is kept for authentication.
+    /// Whoever asks isn't known there, or may not. Nothing was done.
+    Denied = 5,
     /// It may or may not have been done. Asking again with the same ids is safe.
     OutcomeUnknown = 6,
     /// The ledger's rules or the cluster's state say no. Nothing was changed.
@@ -40,6 +41,7 @@ Exit codes:
   2  the command line makes no sense
   3  unhealthy, or a check found something
   4  no node, no leader or no quorum: nothing was done
+  5  not known there, or not allowed: nothing was done
   6  outcome unknown: it may have been done; asking again with the same ids is safe
   7  refused by the ledger's rules or by the state of the cluster
 ";

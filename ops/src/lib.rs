@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!     cli       what can be typed, and every --help
-//!     noun      one file per noun: dev · cluster · member · leader · account · transfer · events
+//!     noun      one file per noun: dev · cluster · cert · member · leader · account · transfer · events
 //!     work      one folder per long job: import · load · verify · demo
-//!     access    endpoints to a client; operator: the cluster's own door for operators
+//!     access    endpoints and certificates to a client; operator: the cluster's own door for operators
 //!     output    table or JSON; error: what went wrong, what to do next, which exit code
 //! ```
 //!
@@ -18,6 +18,7 @@
 pub mod access;
 pub mod account;
 pub mod bench;
+pub mod cert;
 pub mod cli;
 pub mod cluster;
 pub mod demo;

@@ -4,15 +4,15 @@
 //!
 //! Not here: which nodes there are (`access.rs`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jangbu_proto::cluster::v1::operator_client::OperatorClient;
 use jangbu_proto::cluster::v1::*;
-use jangbu_proto::transport::{self, Http2Settings, TcpTransport};
+use jangbu_proto::transport::{self, Http2Settings};
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
+use crate::access::{self, Way};
 use crate::error::{Failure, Kind};
 
 /// One node's operator door.
@@ -25,10 +25,10 @@ pub struct Operator {
 
 impl Operator {
     /// Does not connect yet; the first call does.
-    pub fn new(address: &str, timeout: Duration) -> Result<Operator, Failure> {
+    pub fn new(way: &Way, address: &str, timeout: Duration) -> Result<Operator, Failure> {
         // Whoever waits for a node to come back should see it soon.
         let settings = Http2Settings { connect_backoff_max: Duration::from_millis(50), ..Http2Settings::default() };
-        let channel = transport::channel(Arc::new(TcpTransport), address, &settings)
+        let channel = transport::channel(way.clone(), address, &settings)
             .map_err(|malformed| Failure::usage(malformed.to_string()))?;
         Ok(Operator { address: address.to_string(), client: OperatorClient::new(channel), timeout })
     }
@@ -100,6 +100,7 @@ pub fn failure(address: &str, status: &Status) -> Failure {
                 .advise("give it longer with --timeout, or see which nodes answer: jangbu cluster health")
         }
         (Code::InvalidArgument, _) => Failure::new(Kind::Usage, message),
+        (Code::Unauthenticated | Code::PermissionDenied, _) => access::denied(message),
         (Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted | Code::NotFound, _) => {
             Failure::new(Kind::Conflict, message)
         }

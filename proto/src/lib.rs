@@ -6,6 +6,8 @@
 //!     batch                the body of a log entry, and its replies
 //!     entry                a log entry, as it lies on disk and travels between replicas
 //!     reason               why a call failed: the one table of error reasons
+//!     grant                who may what, and how a certificate says so
+//!     secret               what must not be seen
 //!     transport            how connections are made and kept, real or simulated
 //!
 //! Laws
@@ -17,11 +19,14 @@
 pub mod batch;
 pub mod convert;
 pub mod entry;
+pub mod grant;
 mod malformed;
 pub mod reason;
+mod secret;
 pub mod transport;
 
 pub use malformed::Malformed;
+pub use secret::Secret;
 
 /// What clients say.
 pub mod jangbu {

@@ -11,8 +11,10 @@
 //! |                     | SHUTTING_DOWN, FENCED                                  |              | another node              |
 //! | DEADLINE_EXCEEDED   | NOT_PROPOSED                                           | no           | ask again                 |
 //! | DEADLINE_EXCEEDED   | OUTCOME_UNKNOWN (with the ids)                         | maybe        | ask again, with those ids |
+//! | UNAUTHENTICATED     | NO_IDENTITY, IDENTITY_EXPIRED                          | no           | show another certificate  |
 //! | PERMISSION_DENIED   | WRONG_CLUSTER, WRONG_NODE, WRONG_INCARNATION,          | no           | an operator must look     |
 //! |                     | NOT_A_MEMBER (with a Removal, if it was one)           |              |                           |
+//! | PERMISSION_DENIED   | ROLE_MISSING, LEDGER_NOT_GRANTED                       | no           | ask for the grant         |
 //! | FAILED_PRECONDITION | ALREADY_INITIALIZED, NOT_INITIALIZED, NODE_IN_USE,     | no           | the message says          |
 //! |                     | UNKNOWN_NODE, MEMBERSHIP_BUSY, LAGGING, NO_QUORUM_LEFT,|              |                           |
 //! |                     | GONE_BY, SNAPSHOT_UNUSABLE                             |              |                           |
@@ -68,6 +70,15 @@ pub const WRONG_NODE: &str = "WRONG_NODE";
 pub const WRONG_INCARNATION: &str = "WRONG_INCARNATION";
 /// The sender isn't in the membership.
 pub const NOT_A_MEMBER: &str = "NOT_A_MEMBER";
+
+/// Nothing proves who the caller is.
+pub const NO_IDENTITY: &str = "NO_IDENTITY";
+/// What proves it has expired.
+pub const IDENTITY_EXPIRED: &str = "IDENTITY_EXPIRED";
+/// The caller has none of the roles that the call needs.
+pub const ROLE_MISSING: &str = "ROLE_MISSING";
+/// The caller's roles don't hold for this ledger.
+pub const LEDGER_NOT_GRANTED: &str = "LEDGER_NOT_GRANTED";
 
 /// The node is in a cluster already.
 pub const ALREADY_INITIALIZED: &str = "ALREADY_INITIALIZED";

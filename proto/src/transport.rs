@@ -1,6 +1,6 @@
 //! How connections are made and kept: the network seam, and HTTP/2 the way a ledger needs it.
 //!
-//!     Transport (tcp, or a simulated network)
+//!     Transport (tcp, tls over another, or a simulated network)
 //!        listen  -> Listener -> serve:   the doors of a node
 //!        connect -> channel:             the way to a node, from a client or a peer
 //!
@@ -12,20 +12,26 @@
 //! * A door outlives any error of a single connection, and closes only when it is told to (`tcp`, `server`).
 //! * When a door has closed, none of its connections is left (`server`).
 //!
-//! Not here: which node to speak to (`client`, `node/src/peers`), TLS.
+//! Not here: which node to speak to (`client`, `node/src/peers`).
 
+mod caller;
 mod channel;
+mod guard;
 mod server;
 mod tcp;
+mod tls;
 
 use std::{io, time::Duration};
 
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use caller::{Arrival, Caller, Holder};
 pub use channel::channel;
-pub use server::{Door, DoorBuilder, FixedDate, door, serve};
+pub use guard::Guard;
+pub use server::{Door, DoorBuilder, FixedDate, door, guarded_door, serve};
 pub use tcp::TcpTransport;
+pub use tls::{Certificates, KeyError, KeyFiles, Keyring, OwnFiles, TlsTransport};
 
 /// The largest message a client may send: a request of 8,189 typed events takes less than a third of it.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -58,7 +64,7 @@ pub struct Listener {
     /// host:port, with the port that was really taken.
     pub address: String,
     /// Who calls. Errors of accepting are the transport's own to wait out; the end means that the address is lost.
-    pub incoming: BoxStream<'static, Io>,
+    pub incoming: BoxStream<'static, Arrival>,
 }
 
 /// How HTTP/2 is spoken, on both ends.

@@ -21,7 +21,7 @@ use std::{
 
 use jangbu_node::{
     Environment, NodeConfig,
-    config::{Advertise, Http2Overrides, Limits, Listen, Logging, Network, Storage},
+    config::{Advertise, Http2Overrides, Limits, Listen, Logging, Network, Storage, Tls},
 };
 use jangbu_raft_store::{
     StoreEnv,
@@ -1154,6 +1154,7 @@ fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig 
         network: Network::Metro,
         listen: Listen { client: format!("{name}:{CLIENT_PORT}"), peer: format!("{name}:{PEER_PORT}"), http: None },
         advertise: Advertise::default(),
+        tls: Tls::off(),
         limits: Limits { deadline_ms_default: tuning.deadline_ms, ..Limits::default() },
         storage: Storage {
             snapshot_after_log_bytes: tuning.snapshot_after_log_bytes,

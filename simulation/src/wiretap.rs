@@ -194,7 +194,7 @@ impl Wiretap {
         let once = Arc::new(Once(Mutex::new(Some(Box::new(upstream)))));
         let channel = channel(once, &to, &http2()).expect("it was an address a moment ago");
         let line = Line { tap: self.clone(), from: from.into(), to: to.clone(), channel, cut: cut.clone() };
-        let incoming = stream::iter([Box::new(far) as Io]).chain(stream::pending()).boxed();
+        let incoming = stream::iter([(Box::new(far) as Io).into()]).chain(stream::pending()).boxed();
         let listener = Listener { address: to, incoming };
         let ended = cut.clone();
         tokio::spawn(async move {

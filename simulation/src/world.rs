@@ -64,7 +64,7 @@ impl Transport for SimTransport {
             let incoming = stream::unfold(listener, |listener| async move {
                 loop {
                     if let Ok((connection, _)) = listener.accept().await {
-                        return Some((Box::new(connection) as Io, listener));
+                        return Some(((Box::new(connection) as Io).into(), listener));
                     }
                 }
             });

@@ -5,6 +5,7 @@
 //!     idempotency   a transfer id has at most one effect, however often and wherever it is asked
 //!     membership    nodes come, go, are replaced, and are never taken for another
 //!     doors         what makes no sense is refused by name, and harms nobody
+//!     access        who belongs is let in, and does what was granted; nobody else, nothing else
 //!     shutdown      a node that is told to stop finishes, hands over and goes
 //!     streams       the packed stream keeps the same promises
 //!     time          log time decides what expires, and never runs backwards
@@ -17,6 +18,7 @@
 //! Real processes, disks and connections cost seconds, so there are few tests here. What can be shown in one room is
 //! shown in that room, and what depends on rare timing in the simulation.
 
+mod access;
 mod command;
 mod doors;
 mod durability;

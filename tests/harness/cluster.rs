@@ -3,16 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
+    sync::Arc,
     thread,
 };
 
 use jangbu_proto::cluster::v1::{
     AddMemberRequest, InitializeRequest, MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest, StatusReply,
 };
+use jangbu_proto::transport::Transport;
 use tempfile::TempDir;
 
 use crate::{
     binaries::workshop,
+    certs::Certs,
     door::Door,
     node::Node,
     wait::{until, until_ok},
@@ -26,11 +29,13 @@ const LAST_WORDS_LINES: usize = 40;
 pub struct Settings {
     pub nodes_count: u64,
     pub sizes: Sizes,
+    /// With certificates; otherwise in plain text.
+    pub tls: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { nodes_count: 3, sizes: Sizes::Small }
+        Self { nodes_count: 3, sizes: Sizes::Small, tls: false }
     }
 }
 
@@ -47,6 +52,7 @@ pub enum Sizes {
 /// A cluster, and the folder that holds it. Dropping it kills what runs and removes the folder.
 pub struct Cluster {
     sizes: Sizes,
+    pub certs: Option<Certs>,
     nodes: BTreeMap<u64, Node>,
     folder: TempDir,
 }
@@ -70,8 +76,13 @@ impl Cluster {
     pub fn unborn(settings: Settings) -> Cluster {
         let folder =
             tempfile::Builder::new().prefix("cluster-").tempdir_in(workshop()).expect("there is room for tests");
-        let nodes = (1..=settings.nodes_count).map(|id| (id, Node::new(id, folder.path(), settings.sizes))).collect();
-        Cluster { sizes: settings.sizes, nodes, folder }
+        let certs = settings.tls.then(|| Certs::new(&folder.path().join("certs")));
+        if let Some(certs) = &certs {
+            certs.client("everybody", "reader,writer,operator,auditor,admin", "all");
+        }
+        let node = |id| (id, Node::new(id, folder.path(), settings.sizes, certs.as_ref()));
+        let nodes = (1..=settings.nodes_count).map(node).collect();
+        Cluster { sizes: settings.sizes, certs, nodes, folder }
     }
 
     pub async fn initialize(&self) {
@@ -82,6 +93,11 @@ impl Cluster {
             door.operator().initialize(request).await
         })
         .await;
+    }
+
+    /// How its client doors are reached, as somebody who may everything.
+    pub fn way(&self) -> Arc<dyn Transport> {
+        crate::node::way(self.certs.as_ref())
     }
 
     // --- its nodes
@@ -104,7 +120,7 @@ impl Cluster {
 
     /// A fresh node, not a member yet. It doesn't run.
     pub fn furnish(&mut self, id: u64) -> &mut Node {
-        let node = Node::new(id, self.folder.path(), self.sizes);
+        let node = Node::new(id, self.folder.path(), self.sizes, self.certs.as_ref());
         let replaced = self.nodes.insert(id, node);
         assert!(replaced.is_none(), "there is a node {id} already");
         self.node_mut(id)

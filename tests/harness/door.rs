@@ -12,7 +12,7 @@ use jangbu_proto::{
     convert::{self, Consistency},
     jangbu::v1 as wire,
     jangbu::v1::ledger_client::LedgerClient,
-    transport::{CLIENT_REPLY_BYTES_MAX, Http2Settings, TcpTransport, channel},
+    transport::{CLIENT_REPLY_BYTES_MAX, Http2Settings, Transport, channel},
 };
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -26,11 +26,16 @@ pub struct Door {
 }
 
 impl Door {
-    pub fn new(address: &str) -> Door {
+    pub fn new(way: Arc<dyn Transport>, address: &str) -> Door {
         // A node that comes back is found soon: tests start and stop nodes all the time.
         let settings = Http2Settings { connect_backoff_max: Duration::from_millis(50), ..Http2Settings::default() };
-        let channel = channel(Arc::new(TcpTransport), address, &settings).expect("the harness made this address");
+        let channel = channel(way, address, &settings).expect("the harness made this address");
         Door { channel }
+    }
+
+    /// For calls that nobody has generated.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Every call of the ledger, as generated.

@@ -4,6 +4,7 @@
 //!     process    one of them, running: its output, its end
 //!     node       a replica: its folder, its addresses, its process
 //!     cluster    several of them, and who leads
+//!     certs      authorities, and what they sign
 //!     door       a node's client door, spoken to directly
 //!     payer      callers that send payments through the client library
 //!     journal    what the callers were told
@@ -22,6 +23,7 @@
 //! Not here: what is promised, which is in `cluster/`, one module per promise.
 
 mod binaries;
+mod certs;
 mod cluster;
 pub mod damage;
 mod door;
@@ -33,6 +35,7 @@ mod process;
 mod wait;
 
 pub use binaries::{jangbu, jangbud};
+pub use certs::{CLUSTER, Certs};
 pub use cluster::{Cluster, Settings, Sizes};
 pub use door::Door;
 pub use jangbu_proto::convert::Consistency;

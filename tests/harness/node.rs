@@ -5,13 +5,15 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
+use jangbu_proto::transport::{TcpTransport, Transport};
 use rand::RngExt as _;
 
 use crate::{
     binaries::jangbud,
+    certs::Certs,
     cluster::Sizes,
     door::Door,
     process::{Ended, Process, Signal},
@@ -53,20 +55,25 @@ pub struct Node {
     pub config: PathBuf,
     log: PathBuf,
     process: Option<Process>,
+    certs: Option<Certs>,
 }
 
 impl Node {
     /// A node that keeps everything in `folder` and doesn't run yet.
-    pub fn new(id: u64, folder: &Path, sizes: Sizes) -> Node {
+    pub fn new(id: u64, folder: &Path, sizes: Sizes, certs: Option<&Certs>) -> Node {
         let addresses = Addresses::free();
+        if let Some(certs) = certs {
+            certs.node(id);
+        }
         let node = Node {
             id,
             data: folder.join(format!("node-{id}")),
-            door: Door::new(&addresses.client),
+            door: Door::new(way(certs), &addresses.client),
             addresses,
             config: folder.join(format!("node-{id}.toml")),
             log: folder.join(format!("node-{id}.log")),
             process: None,
+            certs: certs.cloned(),
         };
         node.configure(sizes);
         node
@@ -75,7 +82,7 @@ impl Node {
     /// Has other addresses from its next start on, as a machine that moved.
     pub fn moves(&mut self, sizes: Sizes) {
         self.addresses = Addresses::free();
-        self.door = Door::new(&self.addresses.client);
+        self.door = Door::new(way(self.certs.as_ref()), &self.addresses.client);
         self.configure(sizes);
     }
 
@@ -87,6 +94,10 @@ impl Node {
             Sizes::Small => SMALL_STORAGE,
             Sizes::Shipped => "",
         };
+        let tls = match &self.certs {
+            Some(certs) => certs.settings(id),
+            None => "[tls]\nmode = \"off\"\n".into(),
+        };
         let toml = format!(
             r#"node_id = {id}
 data_dir = "{data}"
@@ -97,6 +108,8 @@ network = "loopback"
 client = "{client}"
 peer = "{peer}"
 http = "{http}"
+
+{tls}
 {storage}"#
         );
         fs::write(&self.config, toml).expect("the test's folder takes files");
@@ -155,6 +168,14 @@ http = "{http}"
 
     fn take_process(&mut self) -> Process {
         self.process.take().unwrap_or_else(|| panic!("node {} doesn't run", self.id))
+    }
+}
+
+/// To a node's client door, as somebody who may everything.
+pub(crate) fn way(certs: Option<&Certs>) -> Arc<dyn Transport> {
+    match certs {
+        Some(certs) => certs.way(Some(certs.files("client-everybody"))),
+        None => Arc::new(TcpTransport),
     }
 }
 

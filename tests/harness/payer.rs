@@ -80,7 +80,8 @@ impl Payer {
             let mut endpoints: Vec<String> =
                 nodes.iter().map(|id| cluster.node(*id).addresses.client.clone()).collect();
             endpoints.rotate_left(number % nodes.len());
-            let config = ClientConfig { deadline: payments.deadline, ..ClientConfig::default() };
+            let config =
+                ClientConfig { deadline: payments.deadline, transport: cluster.way(), ..ClientConfig::default() };
             let client = Client::connect(endpoints, config).expect("the harness made these addresses");
             let caller = Caller { client, journal: payer.journal.clone(), beats: beats.clone() };
             payer.callers.push(tokio::spawn(caller.pay(payments.batch_count, payer.stop.clone())));

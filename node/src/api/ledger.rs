@@ -3,18 +3,21 @@
 //! Typed messages become packed records at this door and stay so. Writes go to the batcher; reads are admitted by the
 //! reader and answered from the state here.
 //!
+//! Laws
+//! * Whoever isn't granted a ledger changes nothing in it, and sees its records as if they weren't there.
+//!
 //! Not here: what the rules of money say, which is in the replies and no error.
 
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
-use jangbu_ledger::{AccountId, TransferId};
+use jangbu_ledger::{AccountBalance, AccountFilter, AccountId, TransferId};
 use jangbu_proto::{
     batch::{Operation, ReplyView, RequestView, events_count},
     convert::{self, Consistency},
     jangbu::v1::{self, ledger_server::Ledger},
 };
-use jangbu_raft_store::{Read, StateReader, StoreError};
+use jangbu_raft_store::{Page, Read, StateReader, StoreError};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
@@ -25,6 +28,7 @@ use super::{
     submit,
 };
 use crate::{
+    access::Access,
     batcher::{Applied, Batcher},
     config::Limits,
     error::CallError,
@@ -55,7 +59,7 @@ impl Ledger for LedgerService {
         let call = self.metrics.call("create_accounts");
         let deadline = deadline(request.metadata(), &self.limits);
         let records = convert::pack_accounts(request.get_ref());
-        let written = self.write(Operation::CreateAccounts, records, deadline).await;
+        let written = self.write(&Access::of(&request), Operation::CreateAccounts, records, deadline).await;
         call.end(written).map(|(at, reply)| Response::new(convert::create_accounts_reply(at, &reply)))
     }
 
@@ -66,7 +70,7 @@ impl Ledger for LedgerService {
         let call = self.metrics.call("create_transfers");
         let deadline = deadline(request.metadata(), &self.limits);
         let records = convert::pack_transfers(request.get_ref());
-        let written = self.write(Operation::CreateTransfers, records, deadline).await;
+        let written = self.write(&Access::of(&request), Operation::CreateTransfers, records, deadline).await;
         call.end(written).map(|(at, reply)| Response::new(convert::create_transfers_reply(at, &reply)))
     }
 
@@ -76,11 +80,12 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::AccountsReply>, Status> {
         let call = self.metrics.call("lookup_accounts");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
+        let (access, request) = (Access::of(&request), request.into_inner());
         let ids = convert::ids(&request.ids).map(|ids| ids.into_iter().map(AccountId).collect());
         let read = |ids| self.state.lookup_accounts(ids);
-        let answered = self.read(call, &request.read, deadline, ids, read).await?;
-        Ok(Response::new(convert::accounts_reply(answered.0, &answered.1)))
+        let (at, mut accounts) = self.read(call, &request.read, deadline, ids, read).await?;
+        accounts.retain(|account| access.may_touch(account.ledger));
+        Ok(Response::new(convert::accounts_reply(at, &accounts)))
     }
 
     async fn lookup_transfers(
@@ -89,11 +94,12 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::TransfersReply>, Status> {
         let call = self.metrics.call("lookup_transfers");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
+        let (access, request) = (Access::of(&request), request.into_inner());
         let ids = convert::ids(&request.ids).map(|ids| ids.into_iter().map(TransferId).collect());
         let read = |ids| self.state.lookup_transfers(ids);
-        let answered = self.read(call, &request.read, deadline, ids, read).await?;
-        Ok(Response::new(convert::transfers_reply(answered.0, &answered.1, 0)))
+        let (at, mut transfers) = self.read(call, &request.read, deadline, ids, read).await?;
+        transfers.retain(|transfer| access.may_touch(transfer.ledger));
+        Ok(Response::new(convert::transfers_reply(at, &transfers, 0)))
     }
 
     async fn get_account_transfers(
@@ -102,10 +108,11 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::TransfersReply>, Status> {
         let call = self.metrics.call("get_account_transfers");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
+        let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::account_filter(request.filter.as_ref());
         let read = |filter| self.state.get_account_transfers(filter);
-        let (at, page) = self.read(call, &request.read, deadline, filter, read).await?;
+        let (at, mut page) = self.read(call, &request.read, deadline, filter, read).await?;
+        page.items.retain(|transfer| access.may_touch(transfer.ledger));
         Ok(Response::new(convert::transfers_reply(at, &page.items, page.scanned_to)))
     }
 
@@ -115,9 +122,9 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::AccountBalancesReply>, Status> {
         let call = self.metrics.call("get_account_balances");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
+        let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::account_filter(request.filter.as_ref());
-        let read = |filter| self.state.get_account_balances(filter);
+        let read = |filter| self.balances(&access, filter);
         let (at, page) = self.read(call, &request.read, deadline, filter, read).await?;
         Ok(Response::new(convert::balances_reply(at, &page.items, page.scanned_to)))
     }
@@ -128,8 +135,9 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::AccountsReply>, Status> {
         let call = self.metrics.call("query_accounts");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
+        let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::query_filter(request.filter.as_ref());
+        let filter = allowed(filter, |filter| access.check_query(filter.ledger));
         let read = |filter| self.state.query_accounts(filter);
         let (at, accounts) = self.read(call, &request.read, deadline, filter, read).await?;
         Ok(Response::new(convert::accounts_reply(at, &accounts)))
@@ -141,8 +149,9 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::TransfersReply>, Status> {
         let call = self.metrics.call("query_transfers");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
+        let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::query_filter(request.filter.as_ref());
+        let filter = allowed(filter, |filter| access.check_query(filter.ledger));
         let read = |filter| self.state.query_transfers(filter);
         let (at, page) = self.read(call, &request.read, deadline, filter, read).await?;
         Ok(Response::new(convert::transfers_reply(at, &page.items, page.scanned_to)))
@@ -154,8 +163,8 @@ impl Ledger for LedgerService {
     ) -> Result<Response<v1::ChangeEventsReply>, Status> {
         let call = self.metrics.call("get_change_events");
         let deadline = deadline(request.metadata(), &self.limits);
-        let request = request.into_inner();
-        let filter = convert::change_events_filter(request.filter.as_ref());
+        let (access, request) = (Access::of(&request), request.into_inner());
+        let filter = allowed(convert::change_events_filter(request.filter.as_ref()), |_| access.check_all());
         let read = |filter| self.state.change_events(filter);
         let (at, events) = self.read(call, &request.read, deadline, filter, read).await?;
         Ok(Response::new(convert::change_events_reply(at, &events)))
@@ -165,7 +174,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
-        Ok(Response::new(submit::serve(self.clone(), request.into_inner())))
+        Ok(Response::new(submit::serve(self.clone(), Access::of(&request), request.into_inner())))
     }
 }
 
@@ -173,12 +182,14 @@ impl LedgerService {
     /// Has one request applied. Blocks on a quorum.
     pub(super) async fn write(
         &self,
+        access: &Access,
         operation: Operation,
         records: Result<bytes::Bytes, jangbu_proto::Malformed>,
         deadline: Instant,
     ) -> Result<(v1::AppliedAt, ReplyView), Status> {
         let records = records.map_err(|malformed| to_status(malformed.into()))?;
         let events_count = events_count(records.len()).map_err(|malformed| to_status(malformed.into()))?;
+        access.check_records(operation, &records).map_err(to_status)?;
         let request = RequestView { operation, events_count, records: records.clone() };
         let applied = self.batcher.submit(vec![request], deadline).await;
         let applied = applied.map_err(|error| {
@@ -188,20 +199,35 @@ impl LedgerService {
         Ok(only_reply(applied))
     }
 
+    /// Balances don't say of which ledger they are; their account does, and never changes it.
+    async fn balances(&self, access: &Access, filter: AccountFilter) -> Result<Read<Page<AccountBalance>>, StoreError> {
+        let read = self.state.get_account_balances(filter).await?;
+        if access.scope().is_none() {
+            return Ok(read);
+        }
+        let account = self.state.lookup_accounts(vec![filter.account_id]).await?.value;
+        let is_granted = account.first().is_some_and(|account| access.may_touch(account.ledger));
+        let Read { at, mut value } = read;
+        if !is_granted {
+            value = Page { items: Vec::new(), scanned_to: 0 };
+        }
+        Ok(Read { at, value })
+    }
+
     /// Answers one read. Linearizable reads block on a quorum.
     async fn read<A, T, F>(
         &self,
         call: Call,
         options: &Option<v1::ReadOptions>,
         deadline: Instant,
-        asked: Result<A, jangbu_proto::Malformed>,
+        asked: Result<A, impl Into<CallError>>,
         read: impl FnOnce(A) -> F,
     ) -> Result<(v1::ReadAt, T), Status>
     where
         F: Future<Output = Result<Read<T>, StoreError>>,
     {
         let answered = async {
-            let asked = asked?;
+            let asked = asked.map_err(Into::into)?;
             let consistency: Consistency = convert::consistency(options.as_ref())?;
             let pass = self.reader.admit(consistency, deadline).await?;
             let Read { at, value } = timeout_at(deadline, read(asked)).await.map_err(|_| slow())??;
@@ -209,6 +235,16 @@ impl LedgerService {
         };
         call.end(answered.await.map_err(to_status))
     }
+}
+
+/// What is asked, if it may be.
+fn allowed<T>(
+    asked: Result<T, jangbu_proto::Malformed>,
+    check: impl FnOnce(&T) -> Result<(), CallError>,
+) -> Result<T, CallError> {
+    let asked = asked?;
+    check(&asked)?;
+    Ok(asked)
 }
 
 fn slow() -> CallError {

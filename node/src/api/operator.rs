@@ -18,8 +18,15 @@ use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{deadline, status::to_status};
 use crate::{
-    config::Limits, error::CallError, health::Health, identity::Identity, leadership::Route, membership::Membership,
-    reader::Reader, snapshots::Snapshots,
+    access::{self, Access},
+    config::Limits,
+    error::CallError,
+    health::Health,
+    identity::Identity,
+    leadership::Route,
+    membership::Membership,
+    reader::Reader,
+    snapshots::Snapshots,
 };
 
 /// On calls that were handed on once already: two nodes that disagree about the leader must not send them round.
@@ -41,6 +48,7 @@ pub struct OperatorService {
 macro_rules! at_the_leader {
     ($service:ident, $request:ident, $method:ident, |$asked:ident, $deadline:ident| $here:expr) => {{
         let $deadline = deadline($request.metadata(), &$service.limits);
+        let access = Access::of(&$request);
         match $service.route(&$request).map_err(to_status)? {
             None => {
                 let $asked = $request.into_inner();
@@ -50,7 +58,7 @@ macro_rules! at_the_leader {
             Some(address) => {
                 let mut leader =
                     $service.membership.peers.operator(&address).map_err(|malformed| to_status(malformed.into()))?;
-                leader.$method(handed_on($request.into_inner(), $deadline)).await
+                leader.$method(handed_on(&access, $request.into_inner(), $deadline)).await
             }
         }
     }};
@@ -240,9 +248,10 @@ impl OperatorService {
     }
 }
 
-fn handed_on<T>(asked: T, deadline: Instant) -> Request<T> {
+fn handed_on<T>(access: &Access, asked: T, deadline: Instant) -> Request<T> {
     let mut request = Request::new(asked);
     request.set_timeout(deadline.saturating_duration_since(Instant::now()));
     request.metadata_mut().insert(HANDED_ON, MetadataValue::from_static("1"));
+    access::hand_on(access, &mut request);
     request
 }

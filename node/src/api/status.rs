@@ -13,6 +13,7 @@ pub fn to_status(error: CallError) -> Status {
         CallError::Unavailable { reason, .. } => reason::status(Code::Unavailable, reason, message),
         CallError::NotProposed => reason::status(Code::DeadlineExceeded, reason::NOT_PROPOSED, message),
         CallError::OutcomeUnknown => unknown(std::iter::empty()),
+        CallError::Unauthenticated { reason, .. } => reason::status(Code::Unauthenticated, reason, message),
         CallError::Denied { reason, .. } => reason::status(Code::PermissionDenied, reason, message),
         CallError::Removed { removal, .. } => reason::removed(message, &removal),
         CallError::Precondition { reason, .. } => reason::status(Code::FailedPrecondition, reason, message),

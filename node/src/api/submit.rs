@@ -18,21 +18,27 @@ use jangbu_proto::{
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 
-use super::ledger::LedgerService;
+use super::{ledger::LedgerService, status::to_status};
+use crate::access::Access;
 
 type Reply = Result<v1::SubmitReply, Status>;
 
-pub fn serve(service: LedgerService, requests: Streaming<v1::SubmitRequest>) -> BoxStream<'static, Reply> {
+pub fn serve(
+    service: LedgerService,
+    access: Access,
+    requests: Streaming<v1::SubmitRequest>,
+) -> BoxStream<'static, Reply> {
     let window = service.limits.stream_window_max;
     // One place per request in flight: an answer never waits for room.
     let (replies, outgoing) = mpsc::channel(window);
     let tasks = service.tasks.clone();
-    tasks.spawn(run(service, requests, replies, window));
+    tasks.spawn(run(service, access, requests, replies, window));
     Box::pin(stream::unfold(outgoing, |mut outgoing| async { Some((outgoing.recv().await?, outgoing)) }))
 }
 
 async fn run(
     service: LedgerService,
+    access: Access,
     requests: Streaming<v1::SubmitRequest>,
     replies: mpsc::Sender<Reply>,
     window: usize,
@@ -59,7 +65,7 @@ async fn run(
         });
     requests
         .for_each_concurrent(window, |request| async {
-            let reply = answer(&service, request).await;
+            let reply = answer(&service, &access, request).await;
             // Whoever hung up will ask again with the same ids.
             let _ = replies.send(Ok(reply)).await;
         })
@@ -69,13 +75,14 @@ async fn run(
     }
 }
 
-async fn answer(service: &LedgerService, request: v1::SubmitRequest) -> v1::SubmitReply {
+async fn answer(service: &LedgerService, access: &Access, request: v1::SubmitRequest) -> v1::SubmitReply {
     let call = service.metrics.call("submit");
     let tag = request.tag;
     let deadline = Instant::now() + limit(service, request.deadline_ms);
-    let written = match convert::submitted(request) {
-        Ok((operation, records)) => service.write(operation, Ok(records), deadline).await,
-        Err(malformed) => Err(reason::malformed(&malformed)),
+    let written = match (access.count_one(), convert::submitted(request)) {
+        (Err(too_many), _) => Err(to_status(too_many)),
+        (_, Err(malformed)) => Err(reason::malformed(&malformed)),
+        (Ok(()), Ok((operation, records))) => service.write(access, operation, Ok(records), deadline).await,
     };
     let outcome = match call.end(written) {
         Ok((at, reply)) => Outcome::Applied(convert::applied(at, &reply)),

@@ -5,6 +5,7 @@
 //! address given to another cluster, a copied configuration) is refused by name instead of replicated.
 //!
 //! Laws
+//! * Who calls itself a node has proved to be it (`access.rs`), where certificates prove anything.
 //! * A fresh node joins a cluster only if that cluster means its very incarnation.
 //! * A node whose folder was wiped is refused under its old id, and its process ends and says so: with its vote
 //!   forgotten it could elect two leaders for one term.
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 
 use super::{GROUP, convert};
 use crate::{
+    access::PeerCaller,
     error::{CallError, NodeError},
     identity::{Identity, hex},
 };
@@ -57,8 +59,12 @@ impl Gate {
     }
 
     /// The sender's node id, if it may speak to this node. Blocks on the disk once in a node's life, when it joins.
-    pub async fn check(&self, envelope: Option<&Envelope>) -> Result<u64, CallError> {
+    pub async fn check(&self, caller: PeerCaller, envelope: Option<&Envelope>) -> Result<u64, CallError> {
         let claim = Claim::read(envelope)?;
+        if !caller.may_be(claim.from_node) {
+            let message = format!("who calls itself node {} shows the certificate of {caller:?}", claim.from_node);
+            return Err(CallError::denied(reason::WRONG_NODE, message));
+        }
         self.check_target(&claim)?;
         self.check_cluster(&claim).await?;
         self.check_sender(&claim)?;

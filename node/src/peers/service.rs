@@ -28,8 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{append, convert, envelope::Gate, snapshot::Reception};
 use crate::{
-    api::status::to_status, batcher::Batcher, clock_skew::ClockSkew, error::CallError, leadership::Leadership,
-    reader::Reader,
+    access::PeerCaller, api::status::to_status, batcher::Batcher, clock_skew::ClockSkew, error::CallError,
+    leadership::Leadership, reader::Reader,
 };
 
 pub struct PeerService {
@@ -51,11 +51,12 @@ impl Peer for PeerService {
     type InstallSnapshotStream = BoxStream<'static, Result<SnapshotReply, Status>>;
 
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Self::AppendStream>, Status> {
+        let caller = PeerCaller::of(&request);
         let mut requests = request.into_inner();
         let Some(first) = requests.message().await? else {
             return Ok(Response::new(Box::pin(stream::empty())));
         };
-        let from = self.gate.check(first.envelope.as_ref()).await.map_err(to_status)?;
+        let from = self.gate.check(caller, first.envelope.as_ref()).await.map_err(to_status)?;
         let clock_skew = self.clock_skew.clone();
         // A request that can't be read ends the stream like a broken connection: the sender begins a new one.
         let readable = stream::iter([Ok(first)])
@@ -76,16 +77,16 @@ impl Peer for PeerService {
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
-        let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref()).await.map_err(to_status)?;
+        let (caller, request) = (PeerCaller::of(&request), request.into_inner());
+        self.gate.check(caller, request.envelope.as_ref()).await.map_err(to_status)?;
         let asked = convert::vote_request_from_wire(request).map_err(malformed)?;
         let reply = self.raft.vote(asked).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_reply_to_wire(&reply)))
     }
 
     async fn pre_vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteReply>, Status> {
-        let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref()).await.map_err(to_status)?;
+        let (caller, request) = (PeerCaller::of(&request), request.into_inner());
+        self.gate.check(caller, request.envelope.as_ref()).await.map_err(to_status)?;
         let asked = convert::vote_request_from_wire(request).map_err(malformed)?;
         let reply = self.raft.pre_vote(asked).await.map_err(stopped)?;
         Ok(Response::new(convert::vote_reply_to_wire(&reply)))
@@ -95,8 +96,8 @@ impl Peer for PeerService {
         &self,
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderReply>, Status> {
-        let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref()).await.map_err(to_status)?;
+        let (caller, request) = (PeerCaller::of(&request), request.into_inner());
+        self.gate.check(caller, request.envelope.as_ref()).await.map_err(to_status)?;
         let asked = convert::transfer_from_wire(request).map_err(malformed)?;
         let outcome = match self.raft.handle_transfer_leader(asked).await.map_err(stopped)? {
             Ok(()) => Transferred::Accepted(Accepted {}),
@@ -114,11 +115,12 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<SnapshotMessage>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
+        let caller = PeerCaller::of(&request);
         let (replies, outgoing) = mpsc::channel(2);
         let reception = self.reception.clone();
         // In a task of its own, because an installation that has begun must not stop halfway when the sender hangs up.
         self.tasks.spawn(async move {
-            if let Err(error) = reception.receive(request.into_inner(), &replies).await {
+            if let Err(error) = reception.receive(caller, request.into_inner(), &replies).await {
                 tracing::warn!(%error, "a snapshot was not received");
                 let _ = replies.send(Err(to_status(error))).await;
             }
@@ -129,7 +131,7 @@ impl Peer for PeerService {
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
         let deadline = self.deadline(&request);
-        self.gate.check(request.into_inner().envelope.as_ref()).await.map_err(to_status)?;
+        self.gate.check(PeerCaller::of(&request), request.into_inner().envelope.as_ref()).await.map_err(to_status)?;
         self.must_lead()?;
         let confirmed = self.reader.confirm(deadline).await.map_err(to_status)?;
         Ok(Response::new(ReadIndexReply { read_log_id: Some(convert::log_id_to_wire(&confirmed)) }))
@@ -137,8 +139,8 @@ impl Peer for PeerService {
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardReply>, Status> {
         let arrived = Instant::now();
-        let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref()).await.map_err(to_status)?;
+        let (caller, request) = (PeerCaller::of(&request), request.into_inner());
+        self.gate.check(caller, request.envelope.as_ref()).await.map_err(to_status)?;
         let batch = Batch::parse(request.requests).map_err(malformed)?;
         // Not handed on a second time: whoever forwarded looks for the leader itself.
         self.must_lead()?;
@@ -153,7 +155,7 @@ impl Peer for PeerService {
     }
 
     async fn digests(&self, request: Request<DigestsRequest>) -> Result<Response<DigestsReply>, Status> {
-        self.gate.check(request.into_inner().envelope.as_ref()).await.map_err(to_status)?;
+        self.gate.check(PeerCaller::of(&request), request.into_inner().envelope.as_ref()).await.map_err(to_status)?;
         let digests = self.state.digests().into_iter();
         let digests =
             digests.map(|(log_index, digest)| DigestAt { log_index, digest: digest.to_vec().into() }).collect();

@@ -44,7 +44,7 @@ use super::{
     envelope::Gate,
     network::{network_error, rpc_error},
 };
-use crate::{error::CallError, metrics::Metrics};
+use crate::{access::PeerCaller, error::CallError, metrics::Metrics};
 
 /// One chunk: a few of them fit the stream's window.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -196,6 +196,7 @@ impl Reception {
     /// Receives one snapshot; replies go out as they come up.
     pub async fn receive(
         &self,
+        caller: PeerCaller,
         mut messages: Streaming<SnapshotMessage>,
         replies: &mpsc::Sender<Result<SnapshotReply, tonic::Status>>,
     ) -> Result<(), CallError> {
@@ -203,7 +204,7 @@ impl Reception {
             Sent::Offer(offer) => offer,
             _ => return Err(Malformed::new("message", "an offer comes first").into()),
         };
-        let from = self.gate.check(offer.envelope.as_ref()).await?;
+        let from = self.gate.check(caller, offer.envelope.as_ref()).await?;
         let vote = convert::vote_from_wire(offer.vote)?;
         let _alone = timeout(self.limit, self.one_at_a_time.lock()).await.map_err(|_| stuck())?;
         let mut incoming = match self.receiver.begin(offer.manifest).await.map_err(receive_error)? {

@@ -108,7 +108,7 @@ impl Cluster {
         };
         let before = self.nodes.get(&id);
         let toml = format!(
-            "node_id = {id}\ndata_dir = \"{}\"\ndata_center = \"dc{id}\"\n[listen]\n{}{}http = \"127.0.0.1:0\"\n",
+            "node_id = {id}\ndata_dir = \"{}\"\ndata_center = \"dc{id}\"\n[listen]\n{}{}http = \"127.0.0.1:0\"\n[tls]\nmode = \"off\"\n",
             self.data_dir(id).display(),
             listen("client", before.map(|node| node.client_address.clone())),
             listen("peer", before.map(|node| node.peer_address.clone())),

@@ -32,7 +32,8 @@ pub struct Jangbu {
 
 impl Jangbu {
     pub async fn start(folder: &Path) -> Result<Jangbu, Failure> {
-        dev::start(&dev::StartArgs::three_in(folder), TIMEOUT).await?;
+        // As those that it is compared with: without encryption.
+        dev::start(&dev::StartArgs { plain: true, ..dev::StartArgs::three_in(folder) }, TIMEOUT).await?;
         Ok(Jangbu { folder: Folder::existing(folder)?, killed: None })
     }
 
@@ -41,7 +42,7 @@ impl Jangbu {
         let mut endpoints = self.folder.client_addresses();
         let count = endpoints.len();
         endpoints.rotate_left(number % count);
-        access::client_of(&endpoints, TIMEOUT)
+        access::client_of(&endpoints, TIMEOUT, &self.folder.way()?)
     }
 
     async fn kill(&mut self, leads: bool) -> Result<(), Failure> {

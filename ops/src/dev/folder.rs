@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!     jangbu-dev/
+//!       certs/                authorities, and what they signed; without it the nodes speak in plain text
 //!       cluster.toml          the nodes, their ports, the program they run
 //!       node-1/config.toml    jangbud's settings
 //!       node-1/data/          all it keeps
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::process::Mark;
+use crate::access::{self, Papers, Way};
+use crate::cert::{self, make::Files};
 use crate::error::{During as _, Failure, Kind};
 
 pub const DEFAULT: &str = "jangbu-dev";
@@ -54,7 +57,12 @@ pub struct Wish<'a> {
     pub network: &'a str,
     /// More settings for each node's file: `section.key` and value.
     pub settings: &'a [(String, String)],
+    /// Without TLS.
+    pub plain: bool,
 }
+
+/// The cluster's name in its certificates.
+const CLUSTER: &str = "dev";
 
 impl Folder {
     /// `None` where there is no cluster in `path`.
@@ -94,6 +102,9 @@ impl Folder {
             })
             .collect();
         let folder = Folder { path, jangbud: wish.jangbud.clone(), nodes };
+        if !wish.plain {
+            cert::for_this_machine(&folder.certs(), CLUSTER, folder.nodes.iter().map(|node| node.id))?;
+        }
         for node in &folder.nodes {
             folder.write_config(node, wish)?;
         }
@@ -117,6 +128,29 @@ impl Folder {
 
     pub fn node_path(&self, node: &Node) -> PathBuf {
         self.path.join(format!("node-{}", node.id))
+    }
+
+    fn certs(&self) -> PathBuf {
+        self.path.join("certs")
+    }
+
+    /// What makes `jangbu` somebody to this cluster; empty where it speaks in plain text.
+    pub fn papers(&self) -> Papers {
+        let certs = self.certs();
+        if !certs.exists() {
+            return Papers::default();
+        }
+        let own = Files::client(&certs, cert::DEV_CLIENT);
+        Papers {
+            ca: Some(Files::client_authority(&certs).certificate),
+            cert: Some(own.certificate),
+            key: Some(own.key),
+        }
+    }
+
+    /// How its nodes are reached.
+    pub fn way(&self) -> Result<Way, Failure> {
+        Ok(self.papers().way()?.unwrap_or_else(access::plain))
     }
 
     /// The node's process, if it runs.
@@ -154,13 +188,35 @@ impl Folder {
             ("listen.peer", node.peer.clone()),
             ("listen.http", node.http.clone()),
         ];
-        let own = settings.iter().map(|(key, value)| (*key, value.as_str()));
+        let tls = self.tls(node, wish.plain);
+        let own = settings.iter().chain(&tls).map(|(key, value)| (*key, value.as_str()));
         for (key, value) in own.chain(wish.settings.iter().map(|(key, value)| (key.as_str(), value.as_str()))) {
             set(&mut config, key, value);
         }
         fs::create_dir_all(&data_dir).during(|| data_dir.display().to_string())?;
         let path = self.config_path(node);
         fs::write(&path, config.to_string()).during(|| path.display().to_string())
+    }
+}
+
+impl Folder {
+    fn tls(&self, node: &Node, plain: bool) -> Vec<(&'static str, String)> {
+        if plain {
+            return vec![("tls.mode", "off".into())];
+        }
+        let certs = self.certs();
+        let (client, peer) = (Files::node_to_clients(&certs, node.id), Files::node_to_peers(&certs, node.id));
+        let path = |path: PathBuf| path.display().to_string();
+        vec![
+            ("tls.mode", "on".into()),
+            ("tls.cluster", CLUSTER.into()),
+            ("tls.client.certificate", path(client.certificate)),
+            ("tls.client.key", path(client.key)),
+            ("tls.client.authority", path(Files::client_authority(&certs).certificate)),
+            ("tls.peer.certificate", path(peer.certificate)),
+            ("tls.peer.key", path(peer.key)),
+            ("tls.peer.authority", path(Files::peer_authority(&certs).certificate)),
+        ]
     }
 }
 
@@ -217,6 +273,7 @@ mod tests {
                 jangbud: "jangbud".into(),
                 network: "loopback",
                 settings: &[("limits.requests_max".into(), "7".into())],
+                plain: false,
             },
         )
         .unwrap();

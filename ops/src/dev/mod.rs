@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use jangbu_proto::cluster::v1::StatusReply;
 use serde::Serialize;
 
+use crate::access::Papers;
 use crate::error::{During as _, Failure, Kind};
 use crate::operator::Operator;
 use crate::output::{self, Output};
@@ -76,6 +77,9 @@ pub struct StartArgs {
     /// A further setting for every node, such as limits.requests_max=100. May be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+    /// Speak in plain text, and let everybody do everything. Default: TLS, with certificates made in the folder.
+    #[arg(long)]
+    pub plain: bool,
     /// Do not make the nodes a cluster; leave that to `jangbu cluster init` or `jangbu member add`.
     #[arg(long)]
     pub no_init: bool,
@@ -116,6 +120,7 @@ impl StartArgs {
             jangbud: None,
             network: "loopback".into(),
             set: Vec::new(),
+            plain: false,
             no_init: false,
         }
     }
@@ -189,6 +194,8 @@ pub struct Started {
     pub endpoints: Vec<String>,
     pub nodes: Vec<Node>,
     pub ready_after_ms: u64,
+    #[serde(skip)]
+    exports: String,
 }
 
 #[derive(Serialize)]
@@ -211,7 +218,15 @@ fn started_text(started: &Started) -> String {
         output::table(&["node", "data centre", "endpoint", "metrics"], rows),
         started.ready_after_ms,
         started.endpoints.join(","),
-    )
+    ) + &started.exports
+}
+
+/// What to type where the folder isn't at hand, so that `jangbu` is somebody to its cluster.
+pub fn exports(folder: &Folder) -> String {
+    let Papers { ca, cert, key } = folder.papers();
+    let named = [("JANGBU_CA", ca), ("JANGBU_CERT", cert), ("JANGBU_KEY", key)];
+    let line = |(name, file): (&str, Option<PathBuf>)| Some(format!("\n  export {name}={}", file?.display()));
+    named.into_iter().filter_map(line).collect()
 }
 
 /// Starts what does not run, makes it a cluster where it is none yet, and waits until every node serves.
@@ -226,6 +241,7 @@ pub async fn start(args: &StartArgs, timeout: Duration) -> Result<Started, Failu
                 jangbud: jangbud(args.jangbud.as_deref())?,
                 network: &args.network,
                 settings: &args.set,
+                plain: args.plain,
             };
             Folder::create(&args.dir.dir, &wish)?
         }
@@ -242,6 +258,7 @@ pub async fn start(args: &StartArgs, timeout: Duration) -> Result<Started, Failu
     Ok(Started {
         endpoints: folder.client_addresses(),
         nodes: folder.nodes.clone(),
+        exports: exports(&folder),
         ready_after_ms: began.elapsed().as_millis() as u64,
         folder: folder.path,
     })
@@ -278,7 +295,7 @@ async fn initialize(folder: &Folder, timeout: Duration) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    Operator::new(&folder.nodes[0].client, timeout)?.initialize(folder.peer_addresses()).await.map(drop)
+    Operator::new(&folder.way()?, &folder.nodes[0].client, timeout)?.initialize(folder.peer_addresses()).await.map(drop)
 }
 
 pub async fn wait_ready(folder: &Folder, node: &Node, timeout: Duration) -> Result<(), Failure> {
@@ -295,7 +312,7 @@ async fn wait_for(
     is_so: impl Fn(&StatusReply) -> bool,
 ) -> Result<StatusReply, Failure> {
     let deadline = Instant::now() + timeout;
-    let operator = Operator::new(&node.client, timeout)?;
+    let operator = Operator::new(&folder.way()?, &node.client, timeout)?;
     loop {
         let why_not = match operator.status().await {
             Ok(status) if is_so(&status) => return Ok(status),
@@ -322,9 +339,10 @@ fn last_words(folder: &Folder, node: &Node) -> String {
 /// The node that says it leads; waits through an election.
 pub async fn leader(folder: &Folder, timeout: Duration) -> Result<&Node, Failure> {
     let deadline = Instant::now() + timeout;
+    let way = folder.way()?;
     loop {
         for node in &folder.nodes {
-            if let Ok(status) = Operator::new(&node.client, Duration::from_secs(1))?.status().await
+            if let Ok(status) = Operator::new(&way, &node.client, Duration::from_secs(1))?.status().await
                 && status.role == "Leader"
                 && status.leader_id == node.id
             {
@@ -425,7 +443,7 @@ async fn status(folder: &Folder, timeout: Duration) -> ClusterStatus {
     for node in &folder.nodes {
         let process = folder.process(node);
         let answer = match process {
-            Some(_) => ask(node, timeout).await.map_err(|failure| failure.message),
+            Some(_) => ask(folder, node, timeout).await.map_err(|failure| failure.message),
             None => Err("it does not run".into()),
         };
         let mut status = NodeStatus {
@@ -454,8 +472,8 @@ async fn status(folder: &Folder, timeout: Duration) -> ClusterStatus {
     ClusterStatus { folder: folder.path.clone(), nodes }
 }
 
-async fn ask(node: &Node, timeout: Duration) -> Result<StatusReply, Failure> {
-    Operator::new(&node.client, timeout)?.status().await
+async fn ask(folder: &Folder, node: &Node, timeout: Duration) -> Result<StatusReply, Failure> {
+    Operator::new(&folder.way()?, &node.client, timeout)?.status().await
 }
 
 fn status_text(status: &ClusterStatus) -> String {

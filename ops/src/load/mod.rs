@@ -33,7 +33,7 @@ use jangbu_client::Client;
 use jangbu_ledger::{Account, CreateAccountStatus, EVENTS_MAX};
 use tokio::task::JoinHandle;
 
-use crate::access;
+use crate::access::{self, Way};
 use crate::cli::Global;
 use crate::error::{Failure, Kind};
 use crate::import::run::persist;
@@ -169,7 +169,7 @@ impl Run {
 impl Arguments {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let endpoints = self.chosen(&global.endpoints()?)?;
-        let (run, workers) = self.begin(&endpoints, global.timeout).await?;
+        let (run, workers) = self.begin(&endpoints, global.timeout, &global.way()?).await?;
         let (bar, watched) = (progress::spinner("paying"), run.clone());
         let beside = tokio::spawn(async move {
             loop {
@@ -199,9 +199,14 @@ impl Arguments {
     }
 
     /// Creates the accounts and sets the clients going.
-    pub async fn begin(self, endpoints: &[String], timeout: Duration) -> Result<(Arc<Run>, Workers), Failure> {
-        create_accounts(&self, &access::client_of(endpoints, timeout)?).await?;
-        let connections = connections(self.clients as usize, endpoints, timeout)?;
+    pub async fn begin(
+        self,
+        endpoints: &[String],
+        timeout: Duration,
+        way: &Way,
+    ) -> Result<(Arc<Run>, Workers), Failure> {
+        create_accounts(&self, &access::client_of(endpoints, timeout, way)?).await?;
+        let connections = connections(self.clients as usize, endpoints, timeout, way)?;
         let run = Arc::new(Run::new(self)?);
         let shape = Shape::of(&run.arguments, run.id);
         let workers = (0..run.arguments.clients as usize).map(|number| {
@@ -219,12 +224,17 @@ impl Arguments {
 const CLIENTS_PER_CONNECTION: usize = 32;
 
 /// Connections to each node in turn, as many as the clients need. Each goes on to the other nodes when its own is gone.
-fn connections(clients: usize, endpoints: &[String], timeout: Duration) -> Result<Vec<(String, Client)>, Failure> {
+fn connections(
+    clients: usize,
+    endpoints: &[String],
+    timeout: Duration,
+    way: &Way,
+) -> Result<Vec<(String, Client)>, Failure> {
     let count = clients.div_ceil(CLIENTS_PER_CONNECTION).next_multiple_of(endpoints.len());
     let connect = |number: usize| {
         let mut order = endpoints.to_vec();
         order.rotate_left(number % endpoints.len());
-        Ok((order[0].clone(), access::client_of(&order, timeout)?))
+        Ok((order[0].clone(), access::client_of(&order, timeout, way)?))
     };
     (0..count).map(connect).collect()
 }

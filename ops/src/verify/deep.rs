@@ -27,7 +27,7 @@ pub async fn read_everything(global: &Global, replicas: &Replicas) -> Result<Vec
     for replica in &replicas.replicas {
         bar.set_message(format!("node {} reads all that it has stored", replica.node_id));
         let (node_id, endpoint) = (replica.node_id, replica.endpoint.clone());
-        let reply = Operator::new(&endpoint, global.timeout)?.verify_deep().await;
+        let reply = Operator::new(&global.way()?, &endpoint, global.timeout)?.verify_deep().await;
         read.push(match reply {
             Ok(reply) => {
                 let (values, bytes) = (reply.values_read_count, reply.values_read_bytes);

@@ -75,7 +75,7 @@ pub async fn ask(global: &Global) -> Result<Replicas, Failure> {
         };
         let mut asking = JoinSet::new();
         for (endpoint, status) in &answering {
-            let operator = Operator::new(endpoint, global.timeout)?;
+            let operator = Operator::new(&global.way()?, endpoint, global.timeout)?;
             let (endpoint, node_id) = (endpoint.clone(), status.node_id);
             asking.spawn(async move { (endpoint, node_id, operator.verify(index).await) });
         }

@@ -30,14 +30,19 @@ use tower::{
 };
 
 use super::{
-    CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, Listener, STREAM_WINDOW_BYTES,
+    Arrival, CONNECTION_WINDOW_BYTES, Caller, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, Listener,
+    STREAM_WINDOW_BYTES,
+    guard::{Guard, Guarded, Nobody},
 };
 
 /// Add services to it; then [`serve`].
-pub type DoorBuilder = Server<Stack<FixedDate, Identity>>;
+pub type DoorBuilder = Server<Layers>;
 
 /// A door with its services.
-pub type Door = Router<Stack<FixedDate, Identity>>;
+pub type Door = Router<Layers>;
+
+/// What a call passes before its service, the last of them first.
+type Layers = Stack<Guarded, Stack<FixedDate, Identity>>;
 
 /// How many streams a caller may open and reset at once before its connection is cut (the "rapid reset" flood).
 const RESETS_MAX: usize = 256;
@@ -48,8 +53,13 @@ const PREFACE_BYTES: usize = 24;
 /// Longer than any connection that is of use takes to be made; short enough that silent ones can't fill the door.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A door without services yet.
+/// A door without services yet, for whoever comes.
 pub fn door(settings: &Http2Settings) -> DoorBuilder {
+    guarded_door(settings, Arc::new(Nobody))
+}
+
+/// A door without services yet, for those whom its guard admits.
+pub fn guarded_door(settings: &Http2Settings, guard: Arc<dyn Guard>) -> DoorBuilder {
     Server::builder()
         .http2_keepalive_interval(Some(settings.keepalive_interval))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout))
@@ -60,6 +70,7 @@ pub fn door(settings: &Http2Settings) -> DoorBuilder {
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .layer(FixedDate(settings.fixed_date))
+        .layer(Guarded(guard))
 }
 
 /// Serves whoever connects, until `stop`. Then nobody new is let in, calls in flight have `grace` to end, and what is left
@@ -104,12 +115,12 @@ fn connections(
     hung_up: Arc<Notify>,
 ) -> impl futures_util::Stream<Item = Result<Connection, Infallible>> {
     let places = Arc::new(Semaphore::new(connections_max));
-    listener.incoming.filter_map(move |io| {
+    listener.incoming.filter_map(move |arrival| {
         let place = places.clone().try_acquire_owned();
         if place.is_err() {
             tracing::warn!(connections_max, "a connection is turned away: the door is full");
         }
-        let connection = place.ok().map(|place| Ok(Connection::new(io, place, cut.clone(), hung_up.clone())));
+        let connection = place.ok().map(|place| Ok(Connection::new(arrival, place, cut.clone(), hung_up.clone())));
         future::ready(connection)
     })
 }
@@ -117,6 +128,7 @@ fn connections(
 /// A connection that can be cut from outside, must begin in time, and counts against the door's bound.
 struct Connection {
     io: Io,
+    caller: Caller,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Until the caller has spoken: how long it may yet take.
     silence: Option<Pin<Box<Sleep>>>,
@@ -132,9 +144,10 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn new(io: Io, place: OwnedSemaphorePermit, cut: CancellationToken, hung_up: Arc<Notify>) -> Self {
+    fn new(arrival: Arrival, place: OwnedSemaphorePermit, cut: CancellationToken, hung_up: Arc<Notify>) -> Self {
         let silence = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
-        Self { io, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, hung_up, _place: place }
+        let Arrival { io, caller } = arrival;
+        Self { io, caller, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, hung_up, _place: place }
     }
 
     /// Reads before the caller has spoken.
@@ -153,8 +166,10 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
 }
 
 impl AsyncRead for Connection {

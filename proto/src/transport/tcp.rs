@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-use super::{Io, Listener, Transport};
+use super::{Arrival, Caller, Io, Listener, Transport};
 
 /// Calls that may wait to be accepted; Linux cuts it to net.core.somaxconn.
 const BACKLOG: u32 = 1_024;
@@ -23,8 +23,8 @@ impl Transport for TcpTransport {
             let listener = bind(&address).await?;
             let address = listener.local_addr()?.to_string();
             let incoming = stream::unfold(listener, |listener| async move {
-                let io = accept(&listener).await;
-                Some((io, listener))
+                let arrival = accept(&listener).await;
+                Some((arrival, listener))
             });
             Ok(Listener { address, incoming: incoming.boxed() })
         })
@@ -55,10 +55,10 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The next connection, however long it takes: no error here is a reason to stop listening.
-async fn accept(listener: &TcpListener) -> Io {
+async fn accept(listener: &TcpListener) -> Arrival {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return prepared(stream),
+            Ok((stream, from)) => return Arrival { io: prepared(stream), caller: Caller::from(from.ip()) },
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "can't accept connections; trying again");

@@ -67,7 +67,8 @@ struct Served {
 
 fn served(settings: Http2Settings, grace: Duration) -> Served {
     let (wires, incoming) = mpsc::unbounded_channel();
-    let incoming = stream::unfold(incoming, |mut wires| async move { Some((wires.recv().await?, wires)) });
+    let incoming =
+        stream::unfold(incoming, |mut wires| async move { Some((Arrival::from(wires.recv().await?), wires)) });
     let listener = Listener { address: "memory:1".into(), incoming: incoming.boxed() };
     let hold = Arc::new(tokio::sync::Semaphore::new(1_000));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -329,7 +330,7 @@ async fn tcp_listens_at_a_free_port_and_takes_it_again() {
     let address = listener.address.clone();
     assert_ne!(address, "127.0.0.1:0");
     let (here, there) = tokio::join!(TcpTransport.connect(address.clone()), listener.incoming.next());
-    let (mut here, mut there) = (here.unwrap(), there.unwrap());
+    let (mut here, mut there) = (here.unwrap(), there.unwrap().io);
     here.write_all(b"hello").await.unwrap();
     let mut heard = [0; 5];
     there.read_exact(&mut heard).await.unwrap();
