@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const CLIENT_CONTRACTS: &[&str] = &["jangbu/v1/ledger.proto", "cluster/v1/operator.proto"];
+const CLIENT_CONTRACTS: &[&str] = &["jangbu/v1/ledger.proto", "cluster/v1/operator.proto", "cluster/v1/admin.proto"];
 const PEER_CONTRACTS: &[&str] = &["cluster/v1/peer.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -488,6 +488,42 @@ impl cluster::operator_server::Operator for Node {
     ) -> Result<Response<cluster::IdentifyReply>, Status> {
         self.operated(&request).await
     }
+
+    async fn drain(&self, request: Request<cluster::DrainRequest>) -> Result<Response<cluster::DrainReply>, Status> {
+        self.operated(&request).await
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        request: Request<cluster::FinalizeUpgradeRequest>,
+    ) -> Result<Response<cluster::FinalizeUpgradeReply>, Status> {
+        self.operated(&request).await
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<cluster::CreateTokenRequest>,
+    ) -> Result<Response<cluster::AuditRecord>, Status> {
+        self.operated(&request).await
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<cluster::RevokeTokenRequest>,
+    ) -> Result<Response<cluster::AuditRecord>, Status> {
+        self.operated(&request).await
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<cluster::ListTokensRequest>,
+    ) -> Result<Response<cluster::ListTokensReply>, Status> {
+        self.operated(&request).await
+    }
+
+    async fn audit(&self, request: Request<cluster::AuditRequest>) -> Result<Response<cluster::AuditReply>, Status> {
+        self.operated(&request).await
+    }
 }
 
 impl Node {

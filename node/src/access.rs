@@ -47,16 +47,23 @@ const READ: For = For::Roles(Roles::of([Role::Reader, Role::Writer, Role::Audito
 const WRITE: For = For::Roles(Roles::of([Role::Writer]));
 const LOOK: For = For::Roles(Roles::of([Role::Operator, Role::Auditor, Role::Admin]));
 const OPERATE: For = For::Roles(Roles::of([Role::Operator, Role::Admin]));
+const GRANT: For = For::Roles(Roles::of([Role::Admin]));
 const KNOWN: For = For::Roles(Roles::of(Role::ALL));
 
 /// Every call of the client door, in order of its path.
 pub const TABLE: &[(&str, For)] = &[
     ("/cluster.v1.Operator/AddMember", OPERATE),
+    ("/cluster.v1.Operator/Audit", LOOK),
+    ("/cluster.v1.Operator/CreateToken", GRANT),
+    ("/cluster.v1.Operator/Drain", OPERATE),
+    ("/cluster.v1.Operator/FinalizeUpgrade", OPERATE),
     ("/cluster.v1.Operator/Identify", LOOK),
     ("/cluster.v1.Operator/Initialize", OPERATE),
+    ("/cluster.v1.Operator/ListTokens", LOOK),
     ("/cluster.v1.Operator/MoveLeader", OPERATE),
     ("/cluster.v1.Operator/PromoteMember", OPERATE),
     ("/cluster.v1.Operator/RemoveMember", OPERATE),
+    ("/cluster.v1.Operator/RevokeToken", GRANT),
     ("/cluster.v1.Operator/Status", LOOK),
     ("/cluster.v1.Operator/TakeSnapshot", OPERATE),
     ("/cluster.v1.Operator/UpdateMember", OPERATE),

@@ -2,7 +2,7 @@
 //!
 //! Log time follows the leader's clock. One that is an hour ahead would expire an hour of holds too early, and later leaders
 //! could follow it only by a nanosecond at a time. So nodes tell each other their clocks now and then (`digests.rs`), each
-//! judges its own, and one that finds itself wrong stamps nothing: if it leads, it hands the leadership over.
+//! judges its own, and one that finds itself wrong stamps nothing: if it leads, it hands the leadership over (`abdication.rs`).
 //!
 //! Laws
 //! * A clock is wrong if a majority of all members agrees on a time that isn't its own. Where no majority agrees, nobody can
@@ -13,19 +13,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use crate::{environment::Clock, leadership::Leadership, membership::Membership, metrics::Metrics};
-
-/// Between attempts to hand the leadership over; one fails while no other voter is known to have caught up.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-/// For one attempt.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+use crate::{environment::Clock, metrics::Metrics};
 
 pub struct ClockSkew {
     clock: Arc<dyn Clock>,
@@ -74,6 +64,10 @@ impl ClockSkew {
         *self.is_wrong.borrow()
     }
 
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.is_wrong.subscribe()
+    }
+
     fn offset_ns(&self, clock_ns: u64) -> i128 {
         i128::from(clock_ns) - i128::from(self.clock.wall_ns())
     }
@@ -88,41 +82,6 @@ fn contradicted_by(offsets: &[i128], members: usize, max: i128) -> Option<i128> 
     let agrees_elsewhere =
         |(least, _, most): &(i128, i128, i128)| most - least <= max && (*least > max || *most < -max);
     windows.find(agrees_elsewhere).map(|(_, middle, _)| middle)
-}
-
-/// Hands the leadership over as long as this node leads with a wrong clock.
-pub struct Abdication {
-    pub skew: Arc<ClockSkew>,
-    pub membership: Arc<Membership>,
-    pub leadership: watch::Receiver<Leadership>,
-}
-
-impl Abdication {
-    /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut is_wrong = self.skew.is_wrong.subscribe();
-        let mut leadership = self.leadership.clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = is_wrong.changed() => if changed.is_err() { return },
-                changed = leadership.changed() => if changed.is_err() { return },
-                () = self.hand_over() => {}
-            }
-        }
-    }
-
-    /// Returns after an attempt; never, if there is nothing to hand over.
-    async fn hand_over(&self) {
-        if !(self.skew.is_wrong() && self.leadership.borrow().is_here()) {
-            return std::future::pending().await;
-        }
-        if let Err(error) = self.membership.move_leader(0, Instant::now() + ATTEMPT_LIMIT).await {
-            tracing::debug!(%error, "the leadership can't be handed over yet");
-        }
-        sleep(RETRY_PAUSE).await;
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use jangbu_proto::{
     grant::Identity,
     transport::{Certificates, Http2Settings},
 };
-use jangbu_raft_store::{LogConfig, StateConfig};
+use jangbu_raft_store::{LogConfig, StateConfig, admin::VERSION_MAX};
 use serde::Deserialize;
 
 /// The prefix of environment variables.
@@ -291,6 +291,9 @@ pub struct Limits {
     /// Calls and packed requests that one caller (a certificate's name; without TLS, an address) may make in a second, and as
     /// many at once. 0: no bound; up to 1,000,000.
     pub identity_calls_per_second: u32,
+    /// The newest cluster version that this node takes part in: what its program knows, or less, to try an upgrade and the way
+    /// back. 1 to what it knows.
+    pub cluster_version_max: u32,
 }
 
 impl Default for Limits {
@@ -316,6 +319,7 @@ impl Default for Limits {
             clock_skew_ms_max: 1_000,
             // What is too much is for whoever knows the callers to say; admission bounds the whole.
             identity_calls_per_second: 0,
+            cluster_version_max: VERSION_MAX,
         }
     }
 }
@@ -460,6 +464,8 @@ impl NodeConfig {
             within("limits.worker_threads", threads as u64, 1, 1_024)?;
         }
         within("limits.clock_skew_ms_max", limits.clock_skew_ms_max, 100, 3_600_000)?;
+        let (version, version_max) = (u64::from(limits.cluster_version_max), u64::from(VERSION_MAX));
+        within("limits.cluster_version_max", version, 1, version_max)?;
         within("storage.snapshot_after_log_bytes", storage.snapshot_after_log_bytes, 4 << 10, 1 << 40)?;
         within("storage.log_entries_kept", storage.log_entries_kept, 0, 10_000_000)?;
         within("storage.digest_interval_ms", storage.digest_interval_ms, 100, 3_600_000)?;
@@ -501,7 +507,7 @@ impl NodeConfig {
     }
 
     pub fn state(&self) -> StateConfig {
-        let mut state = StateConfig::default();
+        let mut state = StateConfig { version_max: self.limits.cluster_version_max, ..StateConfig::default() };
         if let Some(events) = self.storage.flush_events {
             state.flush_events = events;
         }

@@ -3,16 +3,11 @@
 //! *Live* is who runs. *Started* is who has its state. *Ready* is who can serve a linearizable request: it is in a cluster,
 //! knows a leader, and has seen a quorum confirm it lately. A node that isn't ready still answers local reads.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jangbu_raft_store::{LogStats, Raft, StateReader};
 use openraft::{ServerState, async_runtime::WatchReceiver};
+use tokio::sync::watch;
 
 use crate::{identity::Identity, membership::lag_entries, metrics::Snapshot, reader::Reader};
 
@@ -25,18 +20,23 @@ pub struct Health {
     pub reader: Arc<Reader>,
     pub state: StateReader,
     pub log: LogStats,
-    pub draining: AtomicBool,
+    pub draining: watch::Sender<bool>,
 }
 
 impl Health {
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// From now on this node says that it isn't ready; or no more.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.send_replace(draining);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
     }
 
     /// `None`: ready.
     pub fn not_ready_because(&self) -> Option<String> {
-        if self.draining.load(Ordering::Relaxed) {
-            return Some("it is stopping".into());
+        if self.is_draining() {
+            return Some("it is draining".into());
         }
         if self.identity.cluster_id().is_none() {
             return Some("it is in no cluster yet".into());

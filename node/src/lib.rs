@@ -5,13 +5,15 @@
 //!      └────► reader ──────────────────► raft-store
 //!     peers: the wires between replicas
 //!     access, keys: who may what, and what proves who somebody is
-//!     membership, hearsay, succession, pulse, snapshots, digests: what a cluster needs to stay one
+//!     membership, administration, hearsay, succession, abdication, pulse, snapshots, digests: what a cluster needs to stay one
 //!
 //! [`run`] is a node's whole life. It stands on an [`Environment`] alone, so the simulator runs the same code.
 //!
 //! Not here: the rules of money (`ledger`), what lies on disk (`raft-store`), the bytes of the wire (`proto`).
 
+pub mod abdication;
 pub mod access;
+pub mod administration;
 pub mod admission;
 pub mod api;
 pub mod applied;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use jangbu_proto::{
-    cluster::v1::{IdentifyRequest, MemberStatus},
+    cluster::v1::{IdentifyReply, IdentifyRequest, MemberStatus, NodeVersion},
     convert,
     entry::NodeInfo,
     reason,
@@ -36,6 +36,7 @@ use tokio::{
 };
 
 use crate::{
+    administration::node_version,
     environment::{Entropy, draw_id},
     error::CallError,
     identity::{Identity, hex},
@@ -212,27 +213,55 @@ impl Membership {
         self.leadership.borrow().route()
     }
 
-    fn alone(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CallError> {
+    pub(crate) fn alone(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CallError> {
         self.changing.try_lock().map_err(|_| busy())
+    }
+
+    /// What each member's program knows. Blocks on all of them.
+    pub async fn versions(&self, deadline: Instant) -> Result<Vec<NodeVersion>, CallError> {
+        let metrics = self.metrics();
+        let mut versions = Vec::new();
+        for (id, node) in metrics.membership_config.membership().nodes() {
+            let reply = self.ask_who(&node.peer_address, deadline).await?;
+            let (answering, _) = convert::node_from_wire(reply.node.as_ref())?;
+            if answering != *id {
+                let message = format!("node {answering} answers at {}, the address of node {id}", node.peer_address);
+                return Err(CallError::precondition(reason::NODE_IN_USE, message));
+            }
+            versions.push(node_version(*id, reply.version, reply.cluster_version_max));
+        }
+        Ok(versions)
     }
 
     /// Asks the node at an address who it is; it must be in no cluster, or in this one already.
     async fn identify(&self, peer_address: &str, deadline: Instant) -> Result<(u64, NodeInfo), CallError> {
-        let mut operator = self.peers.operator(peer_address)?;
-        let limit = deadline.min(Instant::now() + Duration::from_secs(5));
-        let reply = timeout_at(limit, operator.identify(IdentifyRequest {})).await;
-        let reply = match reply {
-            Ok(Ok(reply)) => reply.into_inner(),
-            Ok(Err(status)) => return Err(unreachable_node(peer_address, status.message())),
-            Err(_) => return Err(unreachable_node(peer_address, "no answer in time")),
-        };
+        let reply = self.ask_who(peer_address, deadline).await?;
         let (id, node) = convert::node_from_wire(reply.node.as_ref())?;
+        let told = node_version(id, reply.version, reply.cluster_version_max);
+        let version = self.state.version();
+        if told.cluster_version_max < version {
+            let message = format!(
+                "{peer_address}: node {id} runs program {}, which knows cluster versions up to {}; the cluster is at {version}",
+                told.program_version, told.cluster_version_max
+            );
+            return Err(CallError::precondition(reason::WRONG_VERSION, message));
+        }
         let ours = self.identity.cluster_id();
         if !reply.cluster_id.is_empty() && ours.is_none_or(|ours| ours[..] != reply.cluster_id[..]) {
             let message = format!("{peer_address}: node {id} is in another cluster ({})", hex(&reply.cluster_id));
             return Err(CallError::precondition(reason::NODE_IN_USE, message));
         }
         Ok((id, node))
+    }
+
+    async fn ask_who(&self, peer_address: &str, deadline: Instant) -> Result<IdentifyReply, CallError> {
+        let mut operator = self.peers.operator(peer_address)?;
+        let limit = deadline.min(Instant::now() + Duration::from_secs(5));
+        match timeout_at(limit, operator.identify(IdentifyRequest {})).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(status)) => Err(unreachable_node(peer_address, status.message())),
+            Err(_) => Err(unreachable_node(peer_address, "no answer in time")),
+        }
     }
 
     fn check_founders(&self, nodes: &BTreeMap<u64, NodeInfo>) -> Result<(), CallError> {

@@ -20,19 +20,21 @@ use jangbu_proto::{
 use jangbu_raft_store::{Fatal, Raft, Store, StoreConfig};
 use openraft::{Config, SnapshotPolicy, async_runtime::WatchReceiver};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    abdication::Abdication,
     access::{ClientGuard, PeerGuard},
+    administration::Administration,
     admission::Admission,
     api::{ledger::LedgerService, operator::OperatorService},
     applied::AppliedIndex,
     batcher::{Batcher, WayOut},
-    clock_skew::{Abdication, ClockSkew},
+    clock_skew::ClockSkew,
     config::{NodeConfig, Timings},
     digests::Digests,
     environment::{Clock, Environment, draw_id},
@@ -284,6 +286,7 @@ struct Rooms {
     reader: Arc<Reader>,
     health: Arc<Health>,
     membership: Arc<Membership>,
+    administration: Arc<Administration>,
     snapshots: Arc<Snapshots>,
     reception: Arc<Reception>,
     clock_skew: Arc<ClockSkew>,
@@ -364,7 +367,7 @@ impl Rooms {
             reader: reader.clone(),
             state: state_reader.clone(),
             log: log_stats.clone(),
-            draining: false.into(),
+            draining: watch::Sender::new(false),
         });
         let snapshots = Arc::new(Snapshots {
             raft: raft.clone(),
@@ -381,8 +384,17 @@ impl Rooms {
             limit: timings.snapshot_progress_timeout,
             one_at_a_time: tokio::sync::Mutex::default(),
         });
-        let abdication =
-            Abdication { skew: clock_skew.clone(), membership: membership.clone(), leadership: leadership.clone() };
+        let abdication = Abdication {
+            clock_is_wrong: clock_skew.watch(),
+            draining: health.draining.subscribe(),
+            membership: membership.clone(),
+            leadership: leadership.clone(),
+        };
+        let administration = Arc::new(Administration {
+            proposer: proposer.clone(),
+            state: state_reader.clone(),
+            membership: membership.clone(),
+        });
         let pulse = Pulse {
             proposer,
             state: state_reader.clone(),
@@ -430,6 +442,7 @@ impl Rooms {
             reader,
             health,
             membership,
+            administration,
             snapshots,
             reception,
             clock_skew,
@@ -547,6 +560,7 @@ impl Rooms {
             raft: self.raft.clone(),
             identity: self.identity.clone(),
             membership: self.membership.clone(),
+            administration: self.administration.clone(),
             state: self.state.clone(),
             reader: self.reader.clone(),
             snapshots: self.snapshots.clone(),

@@ -18,9 +18,13 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use jangbu_proto::batch::{self, BatchBuilder, Replies};
+use jangbu_proto::{
+    batch::{self, BatchBuilder, Replies},
+    cluster::v1::AuditRecord,
+};
 use jangbu_raft_store::{Command, Raft};
 use openraft::errors::{ClientWriteError, RaftError};
+use prost::Message as _;
 
 use crate::{
     batcher::{Applied, Outcome},
@@ -34,6 +38,15 @@ pub struct Proposer {
     clock_skew: Arc<ClockSkew>,
     /// The latest time that was stamped here, or that came back from applying.
     last: AtomicU64,
+}
+
+/// Why an entry wasn't seen to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unapplied {
+    /// Provably in no log.
+    NotProposed,
+    /// It may or may not be in the log.
+    Unknown,
 }
 
 impl Proposer {
@@ -57,13 +70,30 @@ impl Proposer {
         self.write(batch::pulse(self.stamp())).await
     }
 
+    /// Proposes an administrative action (`cluster.v1.AdminCommand`, packed). Blocks on a quorum, without a limit.
+    pub async fn administer(&self, command: &[u8]) -> Result<AuditRecord, Unapplied> {
+        if self.clock_skew.is_wrong() {
+            return Err(Unapplied::NotProposed);
+        }
+        let applied = self.commit(batch::admin(command, self.stamp())).await?;
+        Ok(AuditRecord::decode(applied.replies).expect("this replica wrote the record itself"))
+    }
+
     async fn write(&self, body: Bytes) -> Outcome {
+        match self.commit(body).await {
+            Ok(applied) => self.applied(applied),
+            Err(Unapplied::NotProposed) => Outcome::NotProposed,
+            Err(Unapplied::Unknown) => Outcome::Unknown,
+        }
+    }
+
+    async fn commit(&self, body: Bytes) -> Result<jangbu_raft_store::Applied, Unapplied> {
         match self.raft.client_write(Command(body)).await {
-            Ok(response) => self.applied(response.data),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Outcome::NotProposed,
+            Ok(response) => Ok(response.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Unapplied::NotProposed),
             Err(error) => {
                 tracing::warn!(%error, "the fate of an entry is unknown");
-                Outcome::Unknown
+                Err(Unapplied::Unknown)
             }
         }
     }

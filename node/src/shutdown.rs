@@ -21,7 +21,7 @@ const NOTICE: Duration = Duration::from_millis(100);
 
 /// Steps down in favour of a voter that has caught up, if this node leads. Blocks on that voter.
 pub async fn hand_over(health: &Health, membership: &Membership, deadline: Instant) {
-    health.drain();
+    health.set_draining(true);
     tokio::time::sleep(NOTICE.min(deadline.saturating_duration_since(Instant::now()))).await;
     if !membership.leadership.borrow().is_here() {
         return;

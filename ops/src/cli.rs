@@ -11,7 +11,10 @@ use serde::Serialize;
 use crate::access::{self, Papers, Way};
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
-use crate::{account, bench, cert, cluster, demo, dev, events, import, leader, load, member, text, transfer, verify};
+use crate::{
+    account, audit, bench, cert, cluster, demo, dev, events, import, leader, load, member, node, text, transfer,
+    upgrade, verify,
+};
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
 #[derive(Debug, Parser)]
@@ -58,6 +61,15 @@ pub enum Command {
     /// The nodes of a cluster: list, add, update, promote, remove.
     #[command(subcommand)]
     Member(member::Command),
+    /// One node's duties: drain, undrain, decommission, replace.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// The cluster's version: status, finalize.
+    #[command(subcommand)]
+    Upgrade(upgrade::Command),
+    /// Who did what to the cluster: list, verify.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// The node that leads: show, move.
     #[command(subcommand)]
     Leader(leader::Command),
@@ -97,6 +109,9 @@ impl Cli {
             Command::Cluster(command) => command.run(&global).await,
             Command::Cert(command) => command.run(global.output),
             Command::Member(command) => command.run(&global).await,
+            Command::Node(command) => command.run(&global).await,
+            Command::Upgrade(command) => command.run(&global).await,
+            Command::Audit(command) => command.run(&global).await,
             Command::Leader(command) => command.run(&global).await,
             Command::Account(command) => command.run(&global).await,
             Command::Transfer(command) => command.run(&global).await,

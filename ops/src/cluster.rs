@@ -130,6 +130,9 @@ pub struct NodeStatus {
     pub learners: Vec<u64>,
     pub ready: bool,
     pub not_ready_because: String,
+    /// 0 of a program before versions.
+    pub cluster_version: u32,
+    pub draining: bool,
 }
 
 impl From<StatusReply> for NodeStatus {
@@ -164,6 +167,8 @@ impl From<StatusReply> for NodeStatus {
             learners,
             ready: reply.ready,
             not_ready_because: reply.not_ready_because,
+            cluster_version: reply.cluster_version,
+            draining: reply.draining,
         }
     }
 }

@@ -17,6 +17,7 @@
 
 pub mod access;
 pub mod account;
+pub mod audit;
 pub mod bench;
 pub mod cert;
 pub mod cli;
@@ -29,12 +30,14 @@ pub mod import;
 pub mod leader;
 pub mod load;
 pub mod member;
+pub mod node;
 pub mod operator;
 pub mod output;
 pub mod progress;
 pub mod read;
 pub mod text;
 pub mod transfer;
+pub mod upgrade;
 pub mod verify;
 
 use std::process::ExitCode;

@@ -75,7 +75,7 @@ impl Command {
                     let node_id = added.into_iter().find(|node| node.peer_address == peer).map(|node| node.node_id);
                     let node_id =
                         node_id.ok_or_else(|| Failure::general(format!("{peer} was added and is not listed")))?;
-                    wait_caught_up(global, node_id).await?;
+                    wait_caught_up(global, node_id, Instant::now() + global.timeout, |_| {}).await?;
                     reply = leader.promote_member(node_id).await?;
                 }
                 show(global.output, &reply)
@@ -90,8 +90,13 @@ impl Command {
 /// A learner that lacks fewer entries than this is promoted; the rest arrives while the change itself is agreed on.
 const LAG_ENTRIES_MAX: u64 = 100;
 
-async fn wait_caught_up(global: &Global, node_id: u64) -> Result<(), Failure> {
-    let deadline = Instant::now() + global.timeout;
+/// Tells the lag as it shrinks.
+pub async fn wait_caught_up(
+    global: &Global,
+    node_id: u64,
+    deadline: Instant,
+    mut tell: impl FnMut(u64),
+) -> Result<(), Failure> {
     loop {
         let (_, status) = cluster::leader(global).await?;
         let lag = status
@@ -102,6 +107,7 @@ async fn wait_caught_up(global: &Global, node_id: u64) -> Result<(), Failure> {
         if lag.is_some_and(|lag| lag <= LAG_ENTRIES_MAX) {
             return Ok(());
         }
+        lag.into_iter().for_each(&mut tell);
         if Instant::now() >= deadline {
             return Err(Failure::new(Kind::Unavailable, format!("node {node_id} has not caught up yet")).advise(
                 format!("wait until `jangbu member list` shows a small lag, then: jangbu member promote {node_id}"),

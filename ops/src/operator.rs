@@ -74,6 +74,19 @@ impl Operator {
         self.answer(self.client.clone().take_snapshot(self.request(TakeSnapshotRequest {})).await)
     }
 
+    /// Asked of the node itself.
+    pub async fn drain(&self, undrain: bool) -> Result<DrainReply, Failure> {
+        self.answer(self.client.clone().drain(self.request(DrainRequest { undrain })).await)
+    }
+
+    pub async fn finalize_upgrade(&self, dry_run: bool) -> Result<FinalizeUpgradeReply, Failure> {
+        self.answer(self.client.clone().finalize_upgrade(self.request(FinalizeUpgradeRequest { dry_run })).await)
+    }
+
+    pub async fn audit(&self, from_number: u64, limit: u32) -> Result<AuditReply, Failure> {
+        self.answer(self.client.clone().audit(self.request(AuditRequest { from_number, limit })).await)
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);

@@ -3,6 +3,7 @@
 //!     body     header 16   { version u8 = 1, kind u8, zero u16, requests_count u32, time u64 }
 //!              request 16  { operation u8, zero [u8; 3], events_count u32, zero u64 }, then its records, 128 bytes each
 //!              request …
+//!     or       header 16, then an administrative action, a protobuf message
 //!
 //!     replies  reply 16    { timestamp u64, events_count u32, exceptions_count u32 }, then its exceptions, 16 bytes each
 //!              reply …        exception { index u32, status u32, timestamp u64 }
@@ -29,6 +30,9 @@ pub const RECORD_BYTES: usize = 128;
 /// The largest body. With its envelope it fits a peer message ([`crate::transport::PEER_MESSAGE_BYTES_MAX`]) twice.
 pub const BODY_BYTES_MAX: usize = 31 * 1024 * 1024;
 
+/// The largest administrative action.
+pub const ADMIN_BYTES_MAX: usize = 64 * 1024;
+
 /// The latest time a body can carry: the data model's own bound, 2^63 - 1. It keeps all arithmetic here from overflowing.
 pub const TIME_MAX: u64 = jangbu_ledger::TIMESTAMP_MAX;
 
@@ -53,6 +57,8 @@ pub enum Kind {
     Batch = 1,
     /// No requests: expires what is due at the body's time.
     Pulse = 2,
+    /// No requests: an administrative action (`cluster.v1.AdminCommand`) follows the header. From cluster version 2 on.
+    Admin = 3,
 }
 
 // --- the body, written
@@ -122,6 +128,15 @@ pub fn pulse(time: u64) -> Bytes {
     body.freeze()
 }
 
+/// The body of an administrative action, at `time`.
+pub fn admin(command: &[u8], time: u64) -> Bytes {
+    assert!(command.len() <= ADMIN_BYTES_MAX, "an administrative action stays within its bound");
+    let mut body = BytesMut::zeroed(HEADER_BYTES);
+    write_header(&mut body, Kind::Admin, 0, time);
+    body.put_slice(command);
+    body.freeze()
+}
+
 /// The same body with another time: in place when nobody else holds it.
 pub fn with_time(body: Bytes, time: u64) -> Bytes {
     assert!(body.len() >= HEADER_BYTES, "a body begins with its header");
@@ -149,6 +164,8 @@ pub struct Batch {
     kind: Kind,
     time: u64,
     requests: Vec<RequestView>,
+    /// Empty unless the kind is `Admin`.
+    admin: Bytes,
 }
 
 /// One caller's request in a body.
@@ -176,6 +193,7 @@ impl Batch {
         let kind = match reader.u8("kind")? {
             1 => Kind::Batch,
             2 => Kind::Pulse,
+            3 => Kind::Admin,
             other => return Err(reader.refuse("kind", format!("{other} is none"))),
         };
         reader.expect(0, 2, "reserved")?;
@@ -186,8 +204,17 @@ impl Batch {
         }
         match (kind, requests_count) {
             (Kind::Batch, 0) => return Err(reader.refuse("requests_count", "is zero")),
-            (Kind::Pulse, 1..) => return Err(reader.refuse("requests_count", "must be zero in a pulse")),
+            (Kind::Pulse | Kind::Admin, 1..) => {
+                return Err(reader.refuse("requests_count", "must be zero where there are no requests"));
+            }
             _ => {}
+        }
+        if kind == Kind::Admin {
+            if !(1..=ADMIN_BYTES_MAX).contains(&reader.remaining()) {
+                return Err(reader.refuse("admin", format!("is not within 1 to {ADMIN_BYTES_MAX} bytes")));
+            }
+            let admin = reader.take(reader.remaining(), "admin")?;
+            return Ok(Self { kind, time, requests: Vec::new(), admin });
         }
 
         // What the sender claims isn't reserved before it is seen to be there.
@@ -197,7 +224,7 @@ impl Batch {
             requests.push(read_request(&mut reader)?);
         }
         reader.end()?;
-        Ok(Self { kind, time, requests })
+        Ok(Self { kind, time, requests, admin: Bytes::new() })
     }
 
     pub fn kind(&self) -> Kind {
@@ -207,6 +234,11 @@ impl Batch {
     /// What the proposer stamped; 0 before.
     pub fn time(&self) -> u64 {
         self.time
+    }
+
+    /// The administrative action, not parsed; empty of another kind.
+    pub fn admin(&self) -> &Bytes {
+        &self.admin
     }
 
     pub fn requests(&self) -> impl ExactSizeIterator<Item = &RequestView> {
@@ -647,7 +679,10 @@ mod tests {
         };
         assert_eq!(refused(&[]), "body.version");
         assert_eq!(refused(&with(0, 2)), "body.version");
-        assert_eq!(refused(&with(1, 3)), "body.kind");
+        assert_eq!(refused(&with(1, 4)), "body.kind");
+        assert_eq!(refused(&with(1, 3)), "body.requests_count", "an administrative action has no requests");
+        assert_eq!(refused(&admin(b"x", 9)[..16]), "body.admin");
+        assert_eq!(Batch::parse(admin(b"x", 9)).unwrap().admin()[..], b"x"[..]);
         assert_eq!(refused(&with(1, 2)), "body.requests_count", "a pulse has no requests");
         assert_eq!(refused(&with(2, 1)), "body.reserved");
         assert_eq!(refused(&with(4, 0)), "body.requests_count");

@@ -17,7 +17,7 @@
 //! | PERMISSION_DENIED   | ROLE_MISSING, LEDGER_NOT_GRANTED                       | no           | ask for the grant         |
 //! | FAILED_PRECONDITION | ALREADY_INITIALIZED, NOT_INITIALIZED, NODE_IN_USE,     | no           | the message says          |
 //! |                     | UNKNOWN_NODE, MEMBERSHIP_BUSY, LAGGING, NO_QUORUM_LEFT,|              |                           |
-//! |                     | GONE_BY, SNAPSHOT_UNUSABLE                             |              |                           |
+//! |                     | GONE_BY, SNAPSHOT_UNUSABLE, WRONG_VERSION, REFUSED     |              |                           |
 //! | INTERNAL            | INTERNAL                                               | maybe        | an operator must look     |
 //!
 //! Laws
@@ -96,6 +96,12 @@ pub const LAGGING: &str = "LAGGING";
 pub const NO_QUORUM_LEFT: &str = "NO_QUORUM_LEFT";
 /// The log index that was asked for has gone by.
 pub const GONE_BY: &str = "GONE_BY";
+
+/// The cluster's version doesn't have that yet, or a node's program doesn't know the cluster's version.
+pub const WRONG_VERSION: &str = "WRONG_VERSION";
+
+/// The administration's books say no; the audit trail has it.
+pub const REFUSED: &str = "REFUSED";
 
 /// The files of a snapshot are what was promised, and no state can be opened from them (between replicas only).
 pub const SNAPSHOT_UNUSABLE: &str = "SNAPSHOT_UNUSABLE";

@@ -8,16 +8,19 @@
 //!
 //! Not here: what happened since (`ledger`'s Books), and which of the two to ask (`state_machine.rs`, `reader.rs`).
 
+use crate::admin::Admin;
 use crate::codec;
 use crate::engine::{Engine, get_sealed};
 use crate::error::StoreError;
 use crate::journal::{self, Page};
 use crate::runs::{BURNT, Catalogue, RunKind, id_key};
-use crate::schema::{self, CATALOGUE, EVENTS_PER_PAGE, Family, TAIL};
+use crate::schema::{self, ADMIN, CATALOGUE, EVENTS_PER_PAGE, Family, TAIL};
 use crate::stamp::Stamp;
 use bytes::Bytes;
 use jangbu_ledger::planted::{self, Bug};
 use jangbu_ledger::{Event, EventNumber, IdState, PendingState, TransferId};
+use jangbu_proto::cluster::v1::AuditRecord;
+use prost::Message as _;
 use std::sync::Arc;
 
 pub struct Disk {
@@ -199,6 +202,32 @@ impl Disk {
             Found::Event(number, _) => IdState::Event(number),
             Found::Burnt(_) => IdState::Burnt,
         }))
+    }
+
+    // --- the administration
+
+    /// As of the flush.
+    pub fn admin(&self) -> Result<Admin, StoreError> {
+        match get_sealed(self.engine.as_ref(), Family::Meta, ADMIN)? {
+            None => Ok(Admin::default()),
+            Some(payload) => {
+                Admin::decode(&payload).ok_or_else(|| codec::corrupt(Family::Meta, ADMIN, "is no administration"))
+            }
+        }
+    }
+
+    /// Records of the audit trail from `number` on, at most `limit`. Reads the disk.
+    pub fn audit(&self, number: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        let mut records = Vec::new();
+        for number in number.. {
+            let key = schema::audit_row(number);
+            let found =
+                if records.len() < limit { get_sealed(self.engine.as_ref(), Family::Rows, &key)? } else { None };
+            let Some(payload) = found else { break };
+            let record = AuditRecord::decode(&payload[..]);
+            records.push(record.map_err(|_| codec::corrupt(Family::Rows, &key, "is no record of the audit trail"))?);
+        }
+        Ok(records)
     }
 
     // --- pending transfers

@@ -31,6 +31,12 @@ pub enum StoreError {
     #[error("{}: {reason}", path.display())]
     Refused { path: PathBuf, reason: String },
 
+    /// The state was written by a later program, after the cluster had agreed to use what that one knows.
+    #[error(
+        "the cluster is at version {version} and this program knows up to {version_max}: start the newer program again"
+    )]
+    TooNew { version: u32, version_max: u32 },
+
     /// This replica's state cannot be trusted any more.
     #[error("fenced: {0}")]
     Fenced(String),

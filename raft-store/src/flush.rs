@@ -11,17 +11,20 @@
 //! Not here: when to flush (`state_machine.rs`).
 
 use crate::accounts;
+use crate::admin::Admin;
 use crate::disk::Disk;
 use crate::engine::Batch;
 use crate::error::StoreError;
 use crate::journal::{self, raise_floor};
 use crate::runs::merge::Merges;
 use crate::runs::{BURNT, Catalogue, Pair, RunKind, RunWriter, SideKey, history_key, id_key, pair};
-use crate::schema::{self, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TAIL};
+use crate::schema::{self, ADMIN, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TAIL};
 use crate::stamp::Stamp;
 use crate::type_config::{LogId, StoredMembership};
 use jangbu_ledger::planted::{self, Bug};
 use jangbu_ledger::{Books, Event, Frozen, TransferId};
+use jangbu_proto::cluster::v1::AuditRecord;
+use prost::Message as _;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,11 +34,15 @@ pub struct Cut {
     /// Pages of accounts under their numbers.
     accounts: Vec<(u32, Vec<u8>)>,
     stamp: Stamp,
+    /// The administration, if it has ever been asked for anything, and its new records.
+    admin: Option<Vec<u8>>,
+    audit: Vec<AuditRecord>,
 }
 
 /// Freezes the books. Short: it packs at most some stripes of accounts (16 MiB each) and moves the rest.
 pub fn cut(
     books: &mut Books,
+    admin: &mut Admin,
     before: &Stamp,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -56,8 +63,12 @@ pub fn cut(
         head: frozen.head.clone(),
         accounts_count: books.accounts_count() as u32,
         stripes: plan.stripes,
+        version: admin.version(),
     };
-    Cut { frozen, accounts, stamp }
+    let audit = admin.freeze();
+    // Not before there is something in it: programs of version 1 know nothing of it.
+    let admin = (admin.records_count() > 0).then(|| admin.encode());
+    Cut { frozen, accounts, stamp, admin, audit }
 }
 
 /// Does the flushes of one open state, one after the other, and the merges behind them.
@@ -88,6 +99,9 @@ impl Keeper {
         write_rows(&cut, &mut batch);
         for (number, payload) in cut.accounts {
             batch.put_sealed(Family::Accounts, &schema::accounts_page(number), payload);
+        }
+        if let Some(admin) = cut.admin {
+            batch.put_sealed(Family::Meta, ADMIN, admin);
         }
         batch.put_sealed(Family::Meta, CATALOGUE, catalogue.encode());
         batch.put_sealed(Family::Meta, STAMP, cut.stamp.encode());
@@ -189,6 +203,9 @@ fn write_rows(cut: &Cut, batch: &mut Batch) {
     }
     for (at, pending) in &frozen.expiries_added {
         batch.put_sealed(Family::Rows, &schema::expiry_row(*at, *pending), Vec::new());
+    }
+    for record in &cut.audit {
+        batch.put_sealed(Family::Rows, &schema::audit_row(record.number), record.encode_to_vec());
     }
     for id in &frozen.burnt {
         batch.put_sealed(Family::Rows, &schema::burnt_row(*id), cut.stamp.applied_index().to_le_bytes().to_vec());

@@ -18,6 +18,7 @@ pub mod log;
 pub mod log_store;
 
 pub mod accounts;
+pub mod admin;
 pub mod codec;
 pub mod disk;
 pub mod engine;
@@ -139,6 +140,9 @@ pub async fn open(config: StoreConfig, env: StoreEnv) -> Result<Store, StoreErro
         Ok::<_, StoreError>((state, keeper, snapshots))
     });
     let (state, keeper, snapshots) = opening.await?;
+    if state.admin.version() > config.state.version_max {
+        return Err(StoreError::TooNew { version: state.admin.version(), version_max: config.state.version_max });
+    }
 
     let state = StateMachine::new(state, keeper, snapshots.clone(), config.state, env.blocking.clone(), fatal.clone());
     let reader = StateReader::new(state.shared.clone(), env.blocking, snapshots.clone(), fatal.clone());

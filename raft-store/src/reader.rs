@@ -26,6 +26,7 @@ use jangbu_ledger::{
     Account, AccountBalance, AccountFilter, AccountFilterFlags, AccountFlags, AccountId, ChangeEventsFilter, Digest,
     Event, EventNumber, Head, IdState, QueryFilter, Side, Slot, Totals, Transfer, TransferId,
 };
+use jangbu_proto::cluster::v1::{AuditRecord, Token};
 use jangbu_proto::convert::ChangeEvent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,6 +129,35 @@ impl StateReader {
     /// When the next pending transfer expires, in log time.
     pub fn next_expiry(&self) -> Option<u64> {
         self.shared.read().books.next_expiry()
+    }
+
+    /// The cluster's version; entries and snapshots are of it or of an earlier one.
+    pub fn version(&self) -> u32 {
+        self.shared.read().admin.version()
+    }
+
+    /// A token as it is known here, whatever its state.
+    pub fn token(&self, id: &str) -> Option<Token> {
+        self.shared.read().admin.token(id).cloned()
+    }
+
+    /// All tokens, by id.
+    pub fn tokens(&self) -> Vec<Token> {
+        self.shared.read().admin.tokens().cloned().collect()
+    }
+
+    /// Records of the audit trail from `number` (from 1) on, at most `limit`; and how many there are, with the last one's hash.
+    pub async fn audit(&self, number: u64, limit: usize) -> Result<(Vec<AuditRecord>, u64, [u8; 32]), StoreError> {
+        let (disk, recent, count, last_hash) = {
+            let state = self.shared.read();
+            let recent: Vec<AuditRecord> = state.admin.recent_from(number).cloned().collect();
+            (state.disk.clone(), recent, state.admin.records_count(), state.admin.last_hash())
+        };
+        let mut records = self.on_disk(move || disk.audit(number, limit)).await?;
+        let missing = records.last().map_or(number, |record| record.number + 1);
+        records.extend(recent.into_iter().filter(|record| record.number >= missing));
+        records.truncate(limit);
+        Ok((records, count, last_hash))
     }
 
     /// Of all memberships ever applied here; node ids are never used again.

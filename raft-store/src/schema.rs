@@ -4,6 +4,7 @@
 //! |------------|------------------------------------------------|--------------------------------------------------------------|
 //! | `meta`     | `stamp`                                        | format, applied log id, membership, head ([`crate::stamp`])  |
 //! | `meta`     | `catalogue`                                    | the runs that are valid ([`crate::runs`])                    |
+//! | `meta`     | `admin`                                        | the cluster's version, tokens, the trail's end ([`crate::admin`]) |
 //! | `meta`     | `tail`                                         | the last events, fewer than a page ([`crate::journal`])      |
 //! | `accounts` | page u32 = slot / 32                           | up to 32 accounts of 128 bytes, in slot order                |
 //! | `journal`  | page u64 = event number / 32                   | exactly 32 events                                            |
@@ -11,6 +12,7 @@
 //! | `runs`     | run u64, 1 u8, key u64 (first key), 0 u64      | the filter of up to 32,768 pairs                             |
 //! | `rows`     | `e`, expires_at u64, event number u64          | (empty) an open pending transfer that expires                |
 //! | `rows`     | `b`, transfer id u128                          | applied log index u64 of its flush: an id that is burnt      |
+//! | `rows`     | `a`, number u64                                | a record of the audit trail                                  |
 //!
 //! Laws
 //! * Keys of `journal` and `runs` only ever ascend, and a value there is written once: compaction moves files, it doesn't rewrite them.
@@ -61,6 +63,7 @@ impl Family {
 pub const STAMP: &[u8] = b"stamp";
 pub const CATALOGUE: &[u8] = b"catalogue";
 pub const TAIL: &[u8] = b"tail";
+pub const ADMIN: &[u8] = b"admin";
 
 pub fn accounts_page(page: u32) -> [u8; 4] {
     page.to_be_bytes()
@@ -103,6 +106,7 @@ pub fn is_run_part(key: &[u8], run: u64, part: RunPart) -> bool {
     key.len() == RUN_KEY_BYTES && key[..8] == run.to_be_bytes() && key[8] == part as u8
 }
 
+const ROW_AUDIT: u8 = b'a';
 const ROW_EXPIRY: u8 = b'e';
 const ROW_BURNT: u8 = b'b';
 
@@ -138,6 +142,13 @@ pub fn burnt_rows() -> ([u8; 1], [u8; 1]) {
     ([ROW_BURNT], [ROW_BURNT + 1])
 }
 
+/// A record of the audit trail.
+pub fn audit_row(number: u64) -> [u8; 9] {
+    let mut out = [ROW_AUDIT; 9];
+    out[1..].copy_from_slice(&number.to_be_bytes());
+    out
+}
+
 pub fn parse_burnt_row(key: &[u8]) -> Option<TransferId> {
     if key.len() != 17 || key[0] != ROW_BURNT {
         return None;
@@ -162,6 +173,7 @@ mod tests {
         assert_eq!(hex(&run_key(2, RunPart::Filter, 3, 0)), "00000000000000020100000000000000030000000000000000");
         assert_eq!(hex(&expiry_row(1, EventNumber(2))), "6500000000000000010000000000000002");
         assert_eq!(hex(&burnt_row(TransferId(5))), "6200000000000000000000000000000005");
+        assert_eq!(hex(&audit_row(5)), "610000000000000005");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Not here: the identity of the node and its cluster (`identity.rs`).
 
+use crate::admin::{VERSION_MAX, VERSION_MIN};
 use crate::codec::{self, Put, Take};
 use crate::engine::{Engine, get_sealed};
 use crate::error::StoreError;
@@ -24,6 +25,8 @@ pub struct Stamp {
     pub accounts_count: u32,
     /// Per stripe of accounts: the events below this number are in its pages (`accounts.rs`).
     pub stripes: Vec<EventNumber>,
+    /// The cluster's (`admin.rs`). A program that doesn't know it refuses the state.
+    pub version: u32,
 }
 
 impl Stamp {
@@ -36,6 +39,7 @@ impl Stamp {
             head: Books::new().head(),
             accounts_count: 0,
             stripes: Vec::new(),
+            version: VERSION_MIN,
         }
     }
 
@@ -43,7 +47,12 @@ impl Stamp {
     pub fn read(engine: &dyn Engine) -> Result<Stamp, StoreError> {
         match get_sealed(engine, Family::Meta, STAMP)? {
             None => Ok(Stamp::start()),
-            Some(payload) => Stamp::decode(&payload).ok_or_else(|| codec::corrupt(Family::Meta, STAMP, "is no stamp")),
+            Some(payload) => {
+                let stamp =
+                    Stamp::decode(&payload).ok_or_else(|| codec::corrupt(Family::Meta, STAMP, "is no stamp"))?;
+                check_version(stamp.version)?;
+                Ok(stamp)
+            }
         }
     }
 
@@ -63,6 +72,10 @@ impl Stamp {
         out.put_u32(self.accounts_count);
         out.put_u32(self.stripes.len() as u32);
         self.stripes.iter().for_each(|stripe| out.put_u64(stripe.0));
+        // A state of version 1 is what programs before versions wrote and read; what follows makes them refuse a later one.
+        if self.version > VERSION_MIN {
+            out.put_u32(self.version);
+        }
         out
     }
 
@@ -79,9 +92,18 @@ impl Stamp {
             head: take_head(&mut take)?,
             accounts_count: take.u32()?,
             stripes: (0..take.u32()?).map(|_| take.u64().map(EventNumber)).collect::<Option<_>>()?,
+            version: if take.is_empty() { VERSION_MIN } else { take.u32()? },
         };
         take.is_empty().then_some(stamp)
     }
+}
+
+/// A state of a version that this program doesn't know is not guessed at.
+fn check_version(version: u32) -> Result<(), StoreError> {
+    if version <= VERSION_MAX {
+        return Ok(());
+    }
+    Err(StoreError::TooNew { version, version_max: VERSION_MAX })
 }
 
 fn put_log_id(out: &mut Vec<u8>, id: Option<LogId>) {
@@ -136,8 +158,11 @@ mod tests {
             head: Head { next_event: EventNumber(12), last_timestamp: 34, pendings_open: 5, ..Books::new().head() },
             accounts_count: 6,
             stripes: vec![EventNumber(1), EventNumber(12)],
+            version: 2,
         };
-        assert_eq!(Stamp::decode(&stamp.encode()), Some(stamp));
+        assert_eq!(Stamp::decode(&stamp.encode()).as_ref(), Some(&stamp));
+        let first = Stamp { version: 1, ..stamp };
+        assert_eq!(Stamp::decode(&first.encode()), Some(first));
         assert_eq!(Stamp::decode(&Stamp::start().encode()), Some(Stamp::start()));
     }
 }

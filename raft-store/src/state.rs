@@ -7,6 +7,7 @@
 //!
 //! Not here: who decides what (`state_machine.rs`), and what may be asked (`reader.rs`).
 
+use crate::admin::Admin;
 use crate::disk::Disk;
 use crate::type_config::{LogId, StoredMembership};
 use jangbu_ledger::{Books, Digest, EventNumber, Head, Totals};
@@ -36,6 +37,7 @@ pub struct State {
     pub membership: StoredMembership,
     /// Of all memberships ever applied.
     pub highest_node_id: u64,
+    pub admin: Admin,
     pub disk: Arc<Disk>,
     digests: VecDeque<(u64, [u8; 16])>,
     /// Who wants to know the state at an index that is not applied yet.
@@ -57,13 +59,14 @@ pub struct Probe {
 
 impl State {
     /// The state that a disk holds.
-    pub fn new(books: Books, disk: Arc<Disk>) -> State {
+    pub fn new(books: Books, admin: Admin, disk: Arc<Disk>) -> State {
         let stamp = &disk.stamp;
         State {
             books,
             applied: stamp.applied,
             membership: stamp.membership.clone(),
             highest_node_id: stamp.highest_node_id,
+            admin,
             digests: VecDeque::new(),
             probes: BTreeMap::new(),
             disk,
@@ -85,7 +88,7 @@ impl State {
         assert!(self.applied.is_none_or(|applied| applied.index < id.index), "the applied log id never moves back");
         self.applied = Some(id);
         if id.index.is_multiple_of(DIGEST_INTERVAL) {
-            self.digests.push_back((id.index, self.books.head().digest.to_bytes()));
+            self.digests.push_back((id.index, self.whole_digest()));
             if self.digests.len() > DIGESTS_MAX {
                 self.digests.pop_front();
             }
@@ -97,6 +100,14 @@ impl State {
                 askers.into_iter().for_each(|asker| drop(asker.send(self.probe())));
             }
         }
+    }
+
+    /// Of the books and of the administration: what replicas compare. The trail's last hash stands for all that was administered;
+    /// before anything was, it is zero, and this is the digest of the books.
+    fn whole_digest(&self) -> [u8; 16] {
+        let books = u128::from_le_bytes(self.books.head().digest.to_bytes());
+        let trail = *self.admin.last_hash().first_chunk().expect("a hash has 32 bytes");
+        books.wrapping_add(u128::from_le_bytes(trail)).to_le_bytes()
     }
 
     /// Recounts the accounts and the events in memory: a few tens of nanoseconds for each.

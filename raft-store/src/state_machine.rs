@@ -12,6 +12,7 @@
 //!
 //! Not here: the rules (`ledger`), pages and runs (`flush.rs`, `disk.rs`), snapshots (`snapshot.rs`).
 
+use crate::admin::VERSION_MAX;
 use crate::blocking::{Blocking, Lane, run_blocking};
 use crate::disk::{Disk, Found};
 use crate::error::{Fatal, StoreError};
@@ -30,6 +31,7 @@ use jangbu_proto::batch::{Batch, Kind, Operation, RepliesBuilder, RequestView};
 use jangbu_proto::convert::answer;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
+use prost::Message as _;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -44,11 +46,18 @@ pub struct StateConfig {
     pub flush_log_bytes: u64,
     /// Memory for filters over transfer ids: two bytes per id. Ids beyond it are looked up on disk, unless they grow with time.
     pub filter_bytes: usize,
+    /// The newest cluster version that this replica takes part in; lower than [`VERSION_MAX`] only where an upgrade is rehearsed.
+    pub version_max: u32,
 }
 
 impl Default for StateConfig {
     fn default() -> StateConfig {
-        StateConfig { flush_events: 128 << 10, flush_log_bytes: 256 << 20, filter_bytes: 64 << 20 }
+        StateConfig {
+            flush_events: 128 << 10,
+            flush_log_bytes: 256 << 20,
+            filter_bytes: 64 << 20,
+            version_max: VERSION_MAX,
+        }
     }
 }
 
@@ -141,6 +150,7 @@ impl StateMachine {
                 match batch.kind() {
                     Kind::Batch => self.apply_requests(id, &batch).await?,
                     Kind::Pulse => self.apply_pulse(id, batch.time()).await?,
+                    Kind::Admin => self.apply_admin(id, &batch)?,
                 }
             }
         };
@@ -204,6 +214,18 @@ impl StateMachine {
         Ok(Bytes::new())
     }
 
+    /// The reply is the record in the audit trail.
+    fn apply_admin(&mut self, id: LogId, batch: &Batch) -> Result<Bytes, StoreError> {
+        let mut state = self.shared.write();
+        let state = &mut *state;
+        let now = batch.time().max(state.books.head().last_timestamp + 1);
+        let recorded = state.admin.apply(id.index, now, batch.admin(), self.config.version_max);
+        let reply = recorded.map_err(|error| unreadable(id, &error.to_string()))?.encode_to_vec();
+        state.books.advance(now);
+        state.advance(id);
+        Ok(reply.into())
+    }
+
     fn questions(&self) -> Questions {
         let mut questions = Questions::default();
         let state = self.shared.read();
@@ -245,6 +267,7 @@ impl StateMachine {
             self.accounts_frozen = state.books.accounts_count();
             flush::cut(
                 &mut state.books,
+                &mut state.admin,
                 &state.disk.stamp,
                 state.applied,
                 state.membership.clone(),
@@ -283,6 +306,7 @@ impl StateMachine {
         let disk = flushed.map_err(|cause| StoreError::Fenced(cause.to_string()))?;
         let mut state = self.shared.write();
         state.books.forget_frozen();
+        state.admin.forget_frozen();
         state.disk = disk;
         Ok(())
     }

@@ -5,20 +5,22 @@
 //!
 //! Not here: what may be done to a membership (`membership.rs`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jangbu_proto::{
+    Malformed,
     cluster::v1::{self, operator_server::Operator},
     convert, reason,
 };
 use jangbu_raft_store::{Raft, Scrubbed, StateReader};
 use openraft::async_runtime::WatchReceiver;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{deadline, status::to_status};
 use crate::{
     access::{self, Access},
+    administration::{Administration, Caller},
     config::Limits,
     error::CallError,
     health::Health,
@@ -29,6 +31,15 @@ use crate::{
     snapshots::Snapshots,
 };
 
+/// The cluster serves meanwhile; its maker waits.
+const FINALIZE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between attempts to raise a new cluster's version.
+const FINALIZE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Of one answer.
+const AUDIT_RECORDS_MAX: usize = 1_000;
+
 /// On calls that were handed on once already: two nodes that disagree about the leader must not send them round.
 const HANDED_ON: &str = "jangbu-handed-on";
 
@@ -37,6 +48,7 @@ pub struct OperatorService {
     pub raft: Raft,
     pub identity: Arc<Identity>,
     pub membership: Arc<Membership>,
+    pub administration: Arc<Administration>,
     pub state: StateReader,
     pub reader: Arc<Reader>,
     pub snapshots: Arc<Snapshots>,
@@ -46,11 +58,12 @@ pub struct OperatorService {
 
 /// Does here what only a leader can do, or asks the leader to.
 macro_rules! at_the_leader {
-    ($service:ident, $request:ident, $method:ident, |$asked:ident, $deadline:ident| $here:expr) => {{
+    ($service:ident, $request:ident, $method:ident, |$caller:ident, $asked:ident, $deadline:ident| $here:expr) => {{
         let $deadline = deadline($request.metadata(), &$service.limits);
         let access = Access::of(&$request);
         match $service.route(&$request).map_err(to_status)? {
             None => {
+                let $caller = caller(&access);
                 let $asked = $request.into_inner();
                 let done: Result<_, CallError> = async { $here }.await;
                 done.map(Response::new).map_err(to_status)
@@ -93,6 +106,9 @@ impl Operator for OperatorService {
             ready: not_ready.is_none(),
             not_ready_because: not_ready.unwrap_or_default(),
             pendings_open_count: head.pendings_open,
+            cluster_version: self.state.version(),
+            cluster_version_max: self.limits.cluster_version_max,
+            draining: self.health.is_draining(),
         }))
     }
 
@@ -101,6 +117,7 @@ impl Operator for OperatorService {
             node: Some(convert::node_to_wire(self.identity.node_id, &self.identity.info)),
             cluster_id: self.cluster_id(),
             version: env!("CARGO_PKG_VERSION").into(),
+            cluster_version_max: self.limits.cluster_version_max,
         }))
     }
 
@@ -111,6 +128,10 @@ impl Operator for OperatorService {
         let deadline = deadline(request.metadata(), &self.limits);
         let addresses = request.into_inner().peer_addresses;
         self.membership.initialize(&addresses, deadline).await.map_err(to_status)?;
+        // A new cluster has nothing to go back to.
+        if let Err(error) = self.finalize_first(deadline.min(Instant::now() + FINALIZE_LIMIT)).await {
+            tracing::warn!(%error, "the cluster is made, and stays at version 1 until you type: jangbu upgrade finalize");
+        }
         Ok(Response::new(self.members()))
     }
 
@@ -118,8 +139,10 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::AddMemberRequest>,
     ) -> Result<Response<v1::MembershipReply>, Status> {
-        at_the_leader!(self, request, add_member, |asked, deadline| {
-            self.membership.add(&asked.peer_address, deadline).await?;
+        at_the_leader!(self, request, add_member, |caller, asked, deadline| {
+            let work = self.membership.add(&asked.peer_address, deadline);
+            let detail = asked.peer_address.clone();
+            self.administration.audited(&caller, "member add", detail, deadline, work).await?;
             Ok(self.members())
         })
     }
@@ -128,8 +151,10 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::UpdateMemberRequest>,
     ) -> Result<Response<v1::MembershipReply>, Status> {
-        at_the_leader!(self, request, update_member, |asked, deadline| {
-            self.membership.update(&asked.peer_address, deadline).await?;
+        at_the_leader!(self, request, update_member, |caller, asked, deadline| {
+            let work = self.membership.update(&asked.peer_address, deadline);
+            let detail = asked.peer_address.clone();
+            self.administration.audited(&caller, "member update", detail, deadline, work).await?;
             Ok(self.members())
         })
     }
@@ -138,8 +163,10 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::PromoteMemberRequest>,
     ) -> Result<Response<v1::MembershipReply>, Status> {
-        at_the_leader!(self, request, promote_member, |asked, deadline| {
-            self.membership.promote(asked.node_id, deadline).await?;
+        at_the_leader!(self, request, promote_member, |caller, asked, deadline| {
+            let work = self.membership.promote(asked.node_id, deadline);
+            let detail = format!("node {}", asked.node_id);
+            self.administration.audited(&caller, "member promote", detail, deadline, work).await?;
             Ok(self.members())
         })
     }
@@ -148,8 +175,10 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::MembershipReply>, Status> {
-        at_the_leader!(self, request, remove_member, |asked, deadline| {
-            self.membership.remove(asked.node_id, asked.force, deadline).await?;
+        at_the_leader!(self, request, remove_member, |caller, asked, deadline| {
+            let work = self.membership.remove(asked.node_id, asked.force, deadline);
+            let detail = format!("node {}{}", asked.node_id, if asked.force { ", forced" } else { "" });
+            self.administration.audited(&caller, "member remove", detail, deadline, work).await?;
             Ok(self.members())
         })
     }
@@ -158,10 +187,68 @@ impl Operator for OperatorService {
         &self,
         request: Request<v1::MoveLeaderRequest>,
     ) -> Result<Response<v1::MoveLeaderReply>, Status> {
-        at_the_leader!(self, request, move_leader, |asked, deadline| {
-            let (leader_id, term) = self.membership.move_leader(asked.node_id, deadline).await?;
+        at_the_leader!(self, request, move_leader, |caller, asked, deadline| {
+            let work = self.membership.move_leader(asked.node_id, deadline);
+            let detail = if asked.node_id > 0 { format!("to node {}", asked.node_id) } else { "to any".into() };
+            let moved = self.administration.audited(&caller, "leader move", detail, deadline, work).await?;
+            let (leader_id, term) = moved;
             Ok(v1::MoveLeaderReply { leader_id, term })
         })
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        request: Request<v1::FinalizeUpgradeRequest>,
+    ) -> Result<Response<v1::FinalizeUpgradeReply>, Status> {
+        at_the_leader!(self, request, finalize_upgrade, |caller, asked, deadline| {
+            self.administration.finalize(&caller, asked.dry_run, deadline).await
+        })
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::AuditRecord>, Status> {
+        at_the_leader!(self, request, create_token, |caller, asked, deadline| {
+            self.administration.create_token(&caller, asked.token.unwrap_or_default(), deadline).await
+        })
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::AuditRecord>, Status> {
+        at_the_leader!(self, request, revoke_token, |caller, asked, deadline| {
+            self.administration.revoke_token(&caller, asked.token_id, deadline).await
+        })
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Result<Response<v1::ListTokensReply>, Status> {
+        Ok(Response::new(v1::ListTokensReply { tokens: self.state.tokens() }))
+    }
+
+    async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditReply>, Status> {
+        let asked = request.into_inner();
+        self.audit_trail(asked).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
+        let deadline = deadline(request.metadata(), &self.limits);
+        let led = self.membership.leadership.borrow().is_here();
+        let undrain = request.into_inner().undrain;
+        self.health.set_draining(!undrain);
+        let mut leadership = self.membership.leadership.clone();
+        if led && !undrain {
+            // Handed over by the task that watches for it (`abdication.rs`), again and again if need be.
+            let elsewhere = leadership.wait_for(|now| now.leader_id().is_some() && !now.is_here());
+            if !matches!(timeout_at(deadline, elsewhere).await, Ok(Ok(_))) {
+                let message =
+                    "no other voter has taken the leadership over yet; this node goes on trying while it is drained";
+                return Err(to_status(CallError::unavailable(reason::LAGGING, message)));
+            }
+        }
+        let leader_id = leadership.borrow().leader_id().unwrap_or(0);
+        Ok(Response::new(v1::DrainReply { led, leader_id }))
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyReply>, Status> {
@@ -192,6 +279,29 @@ impl OperatorService {
             )),
             Route::Unknown => Err(CallError::unavailable(reason::NO_LEADER, "no leader is known")),
         }
+    }
+
+    /// The first leader of all may be about to be replaced: asks until there is one that has done it.
+    async fn finalize_first(&self, deadline: Instant) -> Result<(), Status> {
+        loop {
+            let mut request = Request::new(v1::FinalizeUpgradeRequest { dry_run: false });
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+            match self.finalize_upgrade(request).await {
+                Ok(_) => return Ok(()),
+                Err(status) if Instant::now() + FINALIZE_PAUSE >= deadline => return Err(status),
+                Err(status) => tracing::debug!(%status, "the first version is yet to be agreed on"),
+            }
+            sleep(FINALIZE_PAUSE).await;
+        }
+    }
+
+    async fn audit_trail(&self, asked: v1::AuditRequest) -> Result<v1::AuditReply, CallError> {
+        let limit = asked.limit as usize;
+        if !(1..=AUDIT_RECORDS_MAX).contains(&limit) {
+            return Err(Malformed::new("limit", format!("{limit} is not within 1 to {AUDIT_RECORDS_MAX}")).into());
+        }
+        let (records, records_count, last_hash) = self.state.audit(asked.from_number.max(1), limit).await?;
+        Ok(v1::AuditReply { records, records_count, last_hash: last_hash.to_vec().into() })
     }
 
     async fn verified(&self, asked: v1::VerifyRequest, deadline: Instant) -> Result<v1::VerifyReply, CallError> {
@@ -246,6 +356,11 @@ impl OperatorService {
     fn cluster_id(&self) -> bytes::Bytes {
         self.identity.cluster_id().map(|id| id.to_vec()).unwrap_or_default().into()
     }
+}
+
+fn caller(access: &Access) -> Caller {
+    let address = access.address().map(|address| address.to_string()).unwrap_or_default();
+    Caller { name: access.who().to_owned(), address }
 }
 
 fn handed_on<T>(access: &Access, asked: T, deadline: Instant) -> Request<T> {

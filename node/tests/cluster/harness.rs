@@ -29,7 +29,8 @@ pub const CREATED: u32 = u32::MAX;
 pub struct Cluster {
     pub nodes: BTreeMap<u64, Running>,
     pub folder: TempDir,
-    adjust: fn(&mut NodeConfig),
+    /// What is changed in each node's configuration, at its next start.
+    pub adjust: fn(&mut NodeConfig),
     /// What each node stands on.
     world: Box<dyn Fn(u64) -> Environment + Send + Sync>,
 }
@@ -99,6 +100,13 @@ impl Cluster {
         let node = run(config, &|| (self.world)(id)).await.expect("the node starts");
         jangbu_raft_store::testing::leave_without_destructors();
         self.nodes.insert(id, node);
+    }
+
+    /// Starts a node that can't go on, and waits until it has ended.
+    pub async fn start_and_end(&mut self, id: u64) {
+        let Ok(mut node) = run(self.config(id), &|| (self.world)(id)).await else { return };
+        let ended = timeout(PATIENCE, &mut node.ended).await.expect("the node ends").expect("without a panic");
+        ended.expect_err("it can't go on");
     }
 
     pub fn config(&self, id: u64) -> NodeConfig {

@@ -4,6 +4,7 @@
 
 #![allow(unreachable_pub, reason = "a test program has no outside")]
 
+mod administration;
 mod clocks;
 mod digests;
 mod distances;

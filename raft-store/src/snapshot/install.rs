@@ -155,7 +155,7 @@ pub(crate) fn try_open(folder: &GroupFolder, dir: &Path, manifest: &Manifest) ->
     let engine = folder.engines.open_read_only(dir)?;
     reader::scrub(&*engine)?;
     let disk = Arc::new(Disk::open(engine, 0)?);
-    check_is_described(&State::new(flush::restore(&disk)?, disk), manifest, dir)
+    check_is_described(&State::new(flush::restore(&disk)?, disk.admin()?, disk), manifest, dir)
 }
 
 /// Opens the state in a folder and reads what belongs in memory. Blocks on the disk.
@@ -167,5 +167,5 @@ pub(crate) fn open_state(
     let disk = Disk::open(folder.engines.open(&folder.state(number))?, filter_bytes)?;
     let (keeper, disk) = Keeper::new(disk, filter_bytes)?;
     let books = flush::restore(&disk)?;
-    Ok((State::new(books, disk), keeper))
+    Ok((State::new(books, disk.admin()?, disk), keeper))
 }

@@ -6,6 +6,7 @@
 //!
 //! Not here: the files it names (`snapshot.rs`, `receive.rs`).
 
+use crate::admin::{VERSION_MAX, VERSION_MIN};
 use crate::stamp::Stamp;
 use crate::type_config::{LogId, SnapshotMeta, StoredMembership, decode_membership, encode_membership, log_id};
 use bytes::Bytes;
@@ -15,15 +16,13 @@ use xxhash_rust::xxh3::xxh3_128;
 
 pub const FILE_NAME: &str = "jangbu.manifest";
 
-/// The version of this form, and of what it describes.
-const FORMAT: u32 = 1;
-
 /// So many files are 64 TiB of state; a claim of more is no claim of ours.
 const FILES_MAX: usize = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
+    /// The version of this form, and of what it describes: the cluster's (`admin.rs`).
     format: u32,
     /// Hexadecimal; empty of a node that is in no cluster.
     pub cluster_id: String,
@@ -80,7 +79,7 @@ impl Manifest {
         files: Vec<FileInfo>,
     ) -> Manifest {
         Manifest {
-            format: FORMAT,
+            format: stamp.version,
             cluster_id: cluster_id.map(|id| hex(&id)).unwrap_or_default(),
             group,
             last_log_id: stamp.applied.map(LogIdText::from),
@@ -112,8 +111,9 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), Malformed> {
-        if self.format != FORMAT {
-            return Err(Malformed::new("manifest.format", format!("is {}; this program knows {FORMAT}", self.format)));
+        if !(VERSION_MIN..=VERSION_MAX).contains(&self.format) {
+            let reason = format!("is {}; this program knows {VERSION_MIN} to {VERSION_MAX}", self.format);
+            return Err(Malformed::new("manifest.format", reason));
         }
         self.meta()?;
         if self.files.len() > FILES_MAX {
