@@ -55,6 +55,7 @@ async fn what_is_done_to_the_cluster_is_recorded_on_every_node_and_outlives_rest
 
     let follower = cluster.a_follower().await;
     cluster.operator(follower).await.move_leader(MoveLeaderRequest { node_id: follower }).await.unwrap();
+    cluster.until(1, "it knows the new leader", |status| status.leader_id == follower).await;
     cluster.operator(1).await.move_leader(MoveLeaderRequest { node_id: 99 }).await.unwrap_err();
     let records = trail_of(&cluster, 1, 4).await;
     let acts: Vec<(String, String)> = records.iter().map(told).collect();
