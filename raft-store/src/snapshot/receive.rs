@@ -45,6 +45,7 @@ pub enum ReceiveError {
 }
 
 /// What became of an offer.
+#[allow(clippy::large_enum_variant, reason = "one for each snapshot that is offered")]
 pub enum Offered {
     /// This replica has all of it already, or more, and no crash can take it.
     Here,
