@@ -26,6 +26,10 @@ pub(super) struct Effect {
     candidates: Vec<(u64, usize)>,
 }
 
+/// How much has to be believed for a call to be the one: less is likelier. Whether it was asked too late, and how many ids must
+/// have been burnt unseen.
+type Cost = (bool, usize);
+
 /// Until when each id was certainly not burnt, by log time.
 pub(super) fn unburnt_until(history: &[Call], books: &Books) -> HashMap<u128, u64> {
     let mut until: HashMap<u128, u64> = HashMap::new();
@@ -126,7 +130,7 @@ impl Judge<'_> {
             .into_iter()
             .filter(|&(last_at, call)| first_of(last_at, &self.history[call].op) > self.silent_until)
             .collect();
-        let mut best: Option<((bool, usize), Vec<u128>, u64, usize)> = None;
+        let mut best: Option<(Cost, Vec<u128>, u64, usize)> = None;
         for &(last_at, call) in &candidates {
             let Some(beliefs) = self.beliefs_needed(last_at, call) else { continue };
             let is_late = self.told.before(self.history[call].invoked_ns).timestamp >= last_at;
