@@ -49,7 +49,7 @@ pub enum ReceiveError {
 pub enum Offered {
     /// This replica has all of it already, or more, and no crash can take it.
     Here,
-    Wanted(Incoming),
+    Wanted(Box<Incoming>),
 }
 
 /// Takes snapshots in. One at a time: a second `begin` clears away what another left.
@@ -83,7 +83,7 @@ impl SnapshotReceiver {
             Reception::begin(&snapshots, manifest, &offered)
         });
         let (reception, wants) = begun.await?;
-        Ok(Offered::Wanted(Incoming { reception: Some(reception), wants, snapshots: self.snapshots.clone() }))
+        Ok(Offered::Wanted(Box::new(Incoming { reception: Some(reception), wants, snapshots: self.snapshots.clone() })))
     }
 }
 

@@ -56,7 +56,7 @@ fn send(from: &Snapshot, incoming: &mut Incoming, chunks_max: usize) -> Result<b
 /// Offers a snapshot to a replica that needs it.
 fn begin(to: &mut Store, manifest: Bytes) -> Result<Incoming, ReceiveError> {
     match now(to.incoming.begin(manifest))? {
-        Offered::Wanted(incoming) => Ok(incoming),
+        Offered::Wanted(incoming) => Ok(*incoming),
         Offered::Here => panic!("the replica has it already"),
     }
 }
