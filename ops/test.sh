@@ -11,20 +11,21 @@ cd "$root"
 . "$root/ops/prepare.sh"
 
 prepare_build
-install_packages valgrind
+# prometheus for promtool; where systemd runs, the package also starts a Prometheus of its own (localhost:9090).
+install_packages valgrind prometheus
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-say "1/6 format"
+say "1/7 format"
 cargo fmt --all --check
 
-say "2/6 build (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
+say "2/7 build (the first time takes about a quarter of an hour on two cores, nearly all of it RocksDB)"
 cargo build --release --locked --workspace --all-targets
 
-say "3/6 lints"
+say "3/7 lints"
 cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
-say "4/6 tests"
+say "4/7 tests"
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 status=0
@@ -43,9 +44,12 @@ awk '
 ' "$report"
 
 if [ "$#" -eq 0 ]; then
-    say "5/6 budgets: instructions, allocations and bytes written for each transfer (under a minute)"
+    say "5/7 alerts: the rules, and what each fires on"
+    promtool check rules ops/deploy/prometheus/alerts.yaml || status=$?
+    promtool test rules ops/deploy/prometheus/alerts.test.yaml || status=$?
+    say "6/7 budgets: instructions, allocations and bytes written for each transfer (under a minute)"
     "${CARGO_TARGET_DIR:-target}/release/jangbu-budget" || status=$?
-    say "6/6 simulation, with the assertions of openraft (a build of two minutes and five minutes of seeds; more are for the night)"
+    say "7/7 simulation, with the assertions of openraft (a build of two minutes and five minutes of seeds; more are for the night)"
     cargo build --release --locked --workspace --bin jangbu-sim --config simulation/gate.toml
     simulation="${CARGO_TARGET_DIR:-target}/release/jangbu-sim"
     "$simulation" run --scenario all --seeds 0..1 || status=$?

@@ -21,12 +21,17 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub store: StoreEnv,
+    pub log_lines_lost: LinesLost,
 }
 
+/// How many lines this process wanted to log and couldn't: whoever set up the logging knows. Only counted, never acted upon.
+pub type LinesLost = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 impl Environment {
-    /// Real sockets, the system clock, the operating system's randomness, real disks.
+    /// Real sockets, the system clock, the operating system's randomness, real disks; and a log that loses nothing.
     pub fn production() -> Self {
         Self {
+            log_lines_lost: Arc::new(|| 0),
             transport: Arc::new(TcpTransport),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),

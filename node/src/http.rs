@@ -1,9 +1,13 @@
 //! The HTTP door: metrics for Prometheus, and health for whoever starts, stops and balances.
 //!
 //!     /metrics            Prometheus text
-//!     /livez              200 while the process runs
-//!     /startupz           200 once the state is open and the doors are
-//!     /readyz[?verbose]   200 if linearizable requests can be served; otherwise 503 and why not
+//!     /livez              200 while the process runs and takes its turns; asks nobody else
+//!     /startupz           200 once the state is open and the log behind it applied; until then nobody answers
+//!     /readyz[?verbose]   200 if a linearizable read, done for the asking, came through within a second; otherwise 503 and why
+//!                         not. Verbose: each check on its line, with its time in milliseconds
+//!
+//! Laws
+//! * Liveness and start-up never depend on other nodes: who restarts a node because a quorum is gone makes it worse.
 
 use std::{future::pending, io, sync::Arc};
 
@@ -19,7 +23,10 @@ use jangbu_proto::transport::{Io, Listener};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{health::Health, metrics::Metrics};
+use crate::{
+    health::{Check, Health},
+    metrics::Metrics,
+};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -76,14 +83,25 @@ async fn show_metrics(State(seen): State<Seen>) -> impl IntoResponse {
 }
 
 async fn ready(State(seen): State<Seen>, Query(query): Query<Verbose>) -> (StatusCode, String) {
-    let because = seen.health.not_ready_because();
+    let checks = seen.health.check().await;
+    let because = checks.iter().find_map(|check| check.outcome.as_ref().err());
     let status = if because.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut text = because.map_or("ok\n".to_owned(), |because| format!("not ready: {because}\n"));
     if query.verbose.is_some() {
+        text.extend(checks.iter().map(line));
         let now = seen.health.snapshot();
         text += &format!("role: {}\n", seen.health.role());
         text += &format!("term: {}\napplied: {}\nlast log: {}\n", now.term, now.applied_index, now.last_log_index);
         text += &now.staleness.map_or("staleness: unknown\n".into(), |staleness| format!("staleness: {staleness:?}\n"));
     }
     (status, text)
+}
+
+/// `[+] leader 0.004 ms` or `[-] leader 0.004 ms: no leader is known`.
+fn line(check: &Check) -> String {
+    let (sign, because) = match &check.outcome {
+        Ok(()) => ('+', String::new()),
+        Err(because) => ('-', format!(": {because}")),
+    };
+    format!("[{sign}] {} {:.3} ms{because}\n", check.name, check.took.as_secs_f64() * 1_000.0)
 }

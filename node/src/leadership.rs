@@ -5,6 +5,8 @@
 //!
 //! Not here: whether that leader still leads. Only a quorum can say so (`reader.rs`, `proposer.rs`).
 
+use std::sync::Arc;
+
 use jangbu_proto::entry::NodeInfo;
 use jangbu_raft_store::{Raft, TypeConfig};
 use openraft::{
@@ -15,6 +17,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::metrics::Metrics;
 
 /// The leader of one term.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +56,12 @@ impl Leadership {
 }
 
 /// Watches until `stop`.
-pub fn watch(raft: &Raft, tasks: &TaskTracker, stop: CancellationToken) -> watch::Receiver<Leadership> {
+pub fn watch(
+    raft: &Raft,
+    told: Arc<Metrics>,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let (sender, receiver) = watch::channel(read(&metrics));
     tasks.spawn(async move {
@@ -67,6 +76,9 @@ pub fn watch(raft: &Raft, tasks: &TaskTracker, stop: CancellationToken) -> watch
                 let changed = *before != now;
                 if changed {
                     tracing::info!(term = now.term, leader = now.leader_id(), "leadership");
+                    if now.leader.is_some() {
+                        told.leader_changes.inc();
+                    }
                     *before = now;
                 }
                 changed

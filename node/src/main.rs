@@ -1,15 +1,21 @@
 //! `jangbud`: one node of a Jangbu cluster.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, sync::mpsc, thread, time::Duration};
 
 use clap::Parser;
 use jangbu_node::{
-    Environment, NodeConfig,
+    Environment, Node, NodeConfig,
     config::{ENVIRONMENT_PREFIX, LogFormat, Logging},
+    environment::LinesLost,
+    service_manager::ServiceManager,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+/// Lines that wait for whoever reads the log: some seconds of a node that has much to tell, and some megabytes.
+const LOG_LINES_MAX: usize = 16_384;
 
 /// One node of a Jangbu cluster.
 #[derive(Parser)]
@@ -20,7 +26,8 @@ use tracing_subscriber::EnvFilter;
                   Examples:\n  jangbud --config /etc/jangbu/node.toml\n  \
                   jangbud --config node.toml --set network=metro --set limits.requests_max=5000\n  \
                   jangbud --config node.toml --check\n\n\
-                  SIGTERM and SIGINT drain: the leadership is handed over, calls in flight end, exit 0."
+                  SIGTERM and SIGINT drain: the leadership is handed over, calls in flight end, exit 0.\n\
+                  Under systemd (Type=notify, WatchdogSec) it says when its doors are open, and that it is alive."
 )]
 struct Arguments {
     /// The configuration file (TOML).
@@ -55,7 +62,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Dropping it writes what is still buffered.
-    let writer = log_to_stderr(&config.logging);
+    let (writer, lines_lost) = log_to_stderr(&config.logging);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = match builder.enable_all().thread_name("jangbud").worker_threads(worker_threads(&config)).build() {
         Ok(runtime) => runtime,
@@ -66,13 +73,24 @@ fn main() -> ExitCode {
     };
     // As a task: this thread is none of the runtime's, and each time it is woken costs more than the work it is woken for.
     let ended = runtime
-        .block_on(runtime.spawn(serve(config)))
+        .block_on(runtime.spawn(serve(config, lines_lost)))
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    if let Err(error) = &ended {
-        eprintln!("jangbud: {error}");
-    }
     drop(writer);
+    if let Err(error) = &ended {
+        last_words(format!("jangbud: {error}"));
+    }
     leave(if ended.is_ok() { 0 } else { 1 })
+}
+
+/// Says why the node ends, but not for ever: one that can't go on must go, whether or not anybody reads why.
+#[expect(clippy::disallowed_methods, reason = "the runtime has ended; nothing of it is simulated")]
+fn last_words(words: String) {
+    let (said, is_said) = mpsc::channel();
+    thread::spawn(move || {
+        eprintln!("{words}");
+        let _ = said.send(()); // nobody waits any more
+    });
+    let _ = is_said.recv_timeout(Duration::from_secs(1));
 }
 
 /// As many as processors unless told otherwise. Fewer wake each other less, a tenth of the CPU of small requests; but a lone
@@ -100,17 +118,19 @@ fn keep_large_blocks() {
     }
 }
 
-async fn serve(config: NodeConfig) -> anyhow::Result<()> {
+async fn serve(config: NodeConfig, log_lines_lost: LinesLost) -> anyhow::Result<()> {
+    let manager = Arc::new(ServiceManager::from_environment());
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stopping = stop.clone();
+    let (stopping, told) = (stop.clone(), manager.clone());
     tokio::spawn(async move {
         tokio::select! {
             biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        told.tell("STOPPING=1");
         stopping.cancel();
         // Whoever asks twice doesn't want to wait.
         tokio::select! {
@@ -120,7 +140,11 @@ async fn serve(config: NodeConfig) -> anyhow::Result<()> {
         }
         leave(1);
     });
-    Ok(jangbu_node::run(config, Environment::production(), stop).await?)
+    let node = Node::start(config, Environment { log_lines_lost, ..Environment::production() }).await?;
+    manager.tell("READY=1");
+    let core_answers = node.core_answers();
+    tokio::spawn(async move { manager.keep_telling(core_answers).await });
+    Ok(node.serve(stop).await?)
 }
 
 fn read_config(arguments: &Arguments) -> Result<NodeConfig, String> {
@@ -130,14 +154,16 @@ fn read_config(arguments: &Arguments) -> Result<NodeConfig, String> {
 }
 
 /// A node must not wait for whoever reads its log: lines are written by a thread of their own, and lost when it can't
-/// keep up.
-fn log_to_stderr(logging: &Logging) -> tracing_appender::non_blocking::WorkerGuard {
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+/// keep up. How many were lost is counted.
+fn log_to_stderr(logging: &Logging) -> (WorkerGuard, LinesLost) {
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).lossy(true);
+    let (writer, guard) = builder.thread_name("log").finish(std::io::stderr());
+    let lost = writer.error_counter();
     let filter = EnvFilter::try_new(&logging.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match logging.format {
         LogFormat::Text => subscriber.with_ansi(false).init(),
         LogFormat::Json => subscriber.json().init(),
     }
-    guard
+    (guard, Arc::new(move || lost.dropped_lines() as u64))
 }

@@ -5,31 +5,44 @@
 //!
 //! Laws
 //! * One registry per node: several nodes in one process (a simulation) never share a number.
+//! * Each metric stands in `docs/metrics.md`, with what to do about it (`tests/cluster/metrics.rs` compares them).
 //!
 //! Not here: the door they leave by (`http.rs`), alerts (`ops/deploy`).
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use jangbu_raft_store::SyncHistogram;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text},
     metrics::{
+        MetricType,
         counter::Counter,
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::{Registry, Unit},
 };
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::{admission::Class, machine::Machine};
+
 type FloatGauge = Gauge<f64, AtomicU64>;
+type FloatCounter = Counter<f64, AtomicU64>;
 
 pub struct Metrics {
     registry: Registry,
+    /// What every program under Prometheus tells under the same names.
+    process_registry: Registry,
     calls: Family<CallLabels, Counter>,
     call_duration: Family<MethodLabels, Histogram, fn() -> Histogram>,
     shed: Family<ClassLabels, Counter>,
@@ -49,8 +62,14 @@ pub struct Metrics {
     pub snapshots_refused: Counter,
     /// Pulses proposed, each of which expires what is due.
     pub pulses: Counter,
+    /// Leaders that this node has heard of, one after the other.
+    pub leader_changes: Counter,
     raft: RaftGauges,
+    machine: MachineGauges,
 }
+
+/// The class of a read that was turned away; writes have theirs from `admission.rs`.
+pub const READS: &str = "read";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -76,6 +95,7 @@ struct PeerLabels {
 /// Read from others each time somebody asks.
 #[derive(Default)]
 struct RaftGauges {
+    ready: Gauge,
     is_leader: Gauge,
     has_leader: Gauge,
     term: Gauge,
@@ -87,15 +107,30 @@ struct RaftGauges {
     voters: Gauge,
     staleness: FloatGauge,
     accounts: Gauge,
-    events: Gauge,
+    events: Counter,
     pendings_open: Gauge,
     log_bytes: Gauge,
+    log_syncs: LogSyncs,
+    log_lines_lost: Counter,
     replication_lag: Family<PeerLabels, Gauge>,
 }
 
-/// What [`RaftGauges`] shows.
+/// Read from the operating system each time somebody asks.
+#[derive(Default)]
+struct MachineGauges {
+    cpu: FloatCounter,
+    resident: Gauge,
+    open_fds: Gauge,
+    max_fds: Gauge,
+    started: FloatGauge,
+    disk_free: Gauge,
+    disk_size: Gauge,
+}
+
+/// What [`RaftGauges`] and [`MachineGauges`] show.
 #[derive(Debug, Default)]
 pub struct Snapshot {
+    pub ready: bool,
     pub is_leader: bool,
     pub has_leader: bool,
     pub term: u64,
@@ -110,14 +145,40 @@ pub struct Snapshot {
     pub events: u64,
     pub pendings_open: u64,
     pub log_bytes: u64,
+    pub log_syncs: SyncHistogram,
+    /// Lines that were not logged, because whoever reads them didn't keep up.
+    pub log_lines_lost: u64,
     /// Of the leader: entries each other node has yet to receive.
     pub lags: Vec<(u64, u64)>,
+    pub machine: Machine,
+}
+
+/// The log's own histogram, as it was when somebody asked.
+#[derive(Debug, Default, Clone)]
+struct LogSyncs(Arc<Mutex<SyncHistogram>>);
+
+impl LogSyncs {
+    fn set(&self, now: SyncHistogram) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
+impl EncodeMetric for LogSyncs {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        let SyncHistogram { sum, count, buckets } = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        encoder.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 impl Metrics {
     pub fn new(node_id: u64) -> Arc<Self> {
-        let labels = [("node".into(), node_id.to_string().into())].into_iter();
-        let mut registry = Registry::with_prefix_and_labels("jangbu", labels);
+        let labels = || [("node".into(), node_id.to_string().into())].into_iter();
+        let mut registry = Registry::with_prefix_and_labels("jangbu", labels());
+        let mut process_registry = Registry::with_prefix_and_labels("process", labels());
         let metrics = Self {
             calls: Family::default(),
             call_duration: Family::new_with_constructor(latencies),
@@ -133,14 +194,24 @@ impl Metrics {
             clock_wrong: Gauge::default(),
             snapshots_refused: Counter::default(),
             pulses: Counter::default(),
+            leader_changes: Counter::default(),
             raft: RaftGauges::default(),
+            machine: MachineGauges::default(),
             registry: Registry::default(),
+            process_registry: Registry::default(),
         };
         metrics.register(&mut registry);
-        Arc::new(Self { registry, ..metrics })
+        metrics.machine.register(&mut registry, &mut process_registry);
+        // What may never happen is told as 0 from the start: a series that begins with its first event hides that event.
+        for class in [Class::Finish.name(), Class::Start.name(), Class::Import.name(), READS] {
+            drop(metrics.shed.get_or_create(&ClassLabels { class }));
+        }
+        Arc::new(Self { registry, process_registry, ..metrics })
     }
 
     fn register(&self, registry: &mut Registry) {
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of this program", version);
         registry.register("calls", "Calls answered, by method and code", self.calls.clone());
         registry.register_with_unit(
             "call_duration",
@@ -178,15 +249,22 @@ impl Metrics {
             self.snapshots_refused.clone(),
         );
         registry.register("pulses", "Pulses proposed to expire what is due", self.pulses.clone());
+        registry.register(
+            "raft_leader_changes",
+            "Leaders heard of, one after the other; the first one included",
+            self.leader_changes.clone(),
+        );
         self.raft.register(registry);
     }
 
     /// The text that Prometheus reads.
     pub fn encode(&self, now: Snapshot) -> String {
+        self.machine.set(&now.machine);
         self.raft.set(now);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes all");
-        text
+        let mut told = String::new();
+        text::encode_registry(&mut told, &self.registry).expect("a String takes all");
+        text::encode(&mut told, &self.process_registry).expect("a String takes all");
+        told
     }
 
     /// Begins to measure a call; [`Call::end`] counts it.
@@ -216,6 +294,7 @@ impl Metrics {
 
 impl RaftGauges {
     fn register(&self, registry: &mut Registry) {
+        registry.register("ready", "1 if linearizable requests can be served here", self.ready.clone());
         registry.register("raft_is_leader", "1 if this node leads", self.is_leader.clone());
         registry.register("raft_has_leader", "1 if this node knows a leader", self.has_leader.clone());
         registry.register("raft_term", "The current term", self.term.clone());
@@ -232,13 +311,24 @@ impl RaftGauges {
             self.staleness.clone(),
         );
         registry.register("accounts", "Accounts in the books", self.accounts.clone());
-        registry.register("events", "Change events in the books", self.events.clone());
+        registry.register("events", "Change events in the books, since their beginning", self.events.clone());
         registry.register(
             "pendings_open",
             "Pending transfers neither posted, voided nor expired",
             self.pendings_open.clone(),
         );
-        registry.register_with_unit("log_unpurged", "The log on disk", Unit::Bytes, self.log_bytes.clone());
+        registry.register_with_unit("log_unpurged", "The replicated log on disk", Unit::Bytes, self.log_bytes.clone());
+        registry.register_with_unit(
+            "log_sync_duration",
+            "Time of one sync of the replicated log to its disk",
+            Unit::Seconds,
+            self.log_syncs.clone(),
+        );
+        registry.register(
+            "log_lines_lost",
+            "Lines not logged because whoever reads them didn't keep up",
+            self.log_lines_lost.clone(),
+        );
         registry.register(
             "raft_replication_lag_entries",
             "Entries a peer has yet to receive; known to the leader",
@@ -247,6 +337,7 @@ impl RaftGauges {
     }
 
     fn set(&self, now: Snapshot) {
+        self.ready.set(now.ready.into());
         self.is_leader.set(now.is_leader.into());
         self.has_leader.set(now.has_leader.into());
         self.term.set(now.term as i64);
@@ -258,13 +349,43 @@ impl RaftGauges {
         self.voters.set(now.voters as i64);
         self.staleness.set(now.staleness.map_or(-1.0, |staleness| staleness.as_secs_f64()));
         self.accounts.set(now.accounts as i64);
-        self.events.set(now.events as i64);
+        self.events.inner().store(now.events, Ordering::Relaxed);
         self.pendings_open.set(now.pendings_open as i64);
         self.log_bytes.set(now.log_bytes as i64);
+        self.log_syncs.set(now.log_syncs);
+        self.log_lines_lost.inner().store(now.log_lines_lost, Ordering::Relaxed);
         self.replication_lag.clear();
         for (peer, lag) in now.lags {
             self.replication_lag.get_or_create(&PeerLabels { peer }).set(lag as i64);
         }
+    }
+}
+
+impl MachineGauges {
+    fn register(&self, registry: &mut Registry, process: &mut Registry) {
+        let (free, size) = (self.disk_free.clone(), self.disk_size.clone());
+        registry.register_with_unit("disk_free", "Room on the disk that holds the data", Unit::Bytes, free);
+        registry.register_with_unit("disk_size", "Size of the disk that holds the data", Unit::Bytes, size);
+        process.register_with_unit("cpu", "CPU used, by all threads", Unit::Seconds, self.cpu.clone());
+        process.register_with_unit("resident_memory", "Memory in use", Unit::Bytes, self.resident.clone());
+        process.register("open_fds", "Open files and connections", self.open_fds.clone());
+        process.register("max_fds", "How many may be open", self.max_fds.clone());
+        process.register_with_unit(
+            "start_time",
+            "When the process was started, since the Unix epoch",
+            Unit::Seconds,
+            self.started.clone(),
+        );
+    }
+
+    fn set(&self, now: &Machine) {
+        self.cpu.inner().store(now.cpu_seconds.to_bits(), Ordering::Relaxed);
+        self.resident.set(now.resident_bytes as i64);
+        self.open_fds.set(now.open_fds as i64);
+        self.max_fds.set(now.max_fds as i64);
+        self.started.set(now.start_seconds);
+        self.disk_free.set(now.disk_free_bytes as i64);
+        self.disk_size.set(now.disk_size_bytes as i64);
     }
 }
 

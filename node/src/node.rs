@@ -129,7 +129,7 @@ impl Node {
         let info = node_info(&config, &doors, &store);
         let identity =
             Arc::new(Identity::new(config.node_id, info, store.folder.clone(), environment.store.blocking.clone()));
-        Rooms::build(config, environment, store, identity, keys).await?.open(doors)
+        Rooms::build(config, environment, store, identity, keys).await?.open(doors).await
     }
 
     /// host:port of the client door, as others see it.
@@ -145,6 +145,16 @@ impl Node {
     /// host:port of the HTTP door.
     pub fn http_address(&self) -> Option<&str> {
         self.http_address.as_deref()
+    }
+
+    /// Whether the Raft core still takes its turns; asked by a watchdog, which ends a process that hangs. Not whether there is
+    /// a quorum or a disk that answers: no restart mends those. A core that has stopped ends the node by itself.
+    pub fn core_answers(&self) -> impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static {
+        let raft = self.raft.clone();
+        move || {
+            let raft = raft.clone();
+            async move { drop(raft.with_raft_state(|_| ()).await) }.boxed()
+        }
     }
 
     async fn serve_until(mut self, stop: CancellationToken) -> Result<(), NodeError> {
@@ -323,7 +333,7 @@ impl Rooms {
         let raft = Raft::build(config.node_id, raft_config, network, log, state).await;
         let raft = raft.map_err(|fatal| NodeError::RaftStopped(fatal.to_string()))?;
 
-        let leadership = leadership::watch(&raft, &tasks, stop_all.clone());
+        let leadership = leadership::watch(&raft, metrics.clone(), &tasks, stop_all.clone());
         let applied = AppliedIndex::watch(&raft, &tasks, stop_all.clone());
         let (end, endings) = mpsc::unbounded_channel();
         let gate = Arc::new(Gate::new(identity.clone(), raft.clone(), state_reader.clone(), end.clone()));
@@ -362,6 +372,8 @@ impl Rooms {
             changing: tokio::sync::Mutex::default(),
         });
         let health = Arc::new(Health {
+            data_dir: config.data_dir.clone(),
+            lines_lost: environment.log_lines_lost.clone(),
             raft: raft.clone(),
             identity: identity.clone(),
             reader: reader.clone(),
@@ -459,7 +471,7 @@ impl Rooms {
     }
 
     /// Opens the doors and lets Raft campaign.
-    fn open(self, doors: Doors) -> Result<Node, NodeError> {
+    async fn open(self, doors: Doors) -> Result<Node, NodeError> {
         let http_address = doors.http.as_ref().map(|listener| listener.address.clone());
         tracing::info!(
             node_id = self.config.node_id,
@@ -469,13 +481,15 @@ impl Rooms {
             "serving"
         );
         let (reporter, health_service) = tonic_health::server::health_reporter();
+        // Before a door is open: the reporter's own beginning is that all is well.
+        tell_health(&reporter, &self.health).await;
         self.tasks.spawn(report_health(reporter, self.health.clone(), self.stop_all.clone()));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(CLIENT_DOOR_DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|error| NodeError::Config(error.to_string()))?;
-        let operator = OperatorServer::new(self.operator_service());
+        let operator = OperatorServer::new(self.operator_service(port_of(http_address.as_deref())));
 
         let cluster = self.config.tls.believed_cluster();
         let per_second = self.config.limits.identity_calls_per_second;
@@ -555,7 +569,7 @@ impl Rooms {
         }
     }
 
-    fn operator_service(&self) -> OperatorService {
+    fn operator_service(&self, http_port: u16) -> OperatorService {
         OperatorService {
             raft: self.raft.clone(),
             identity: self.identity.clone(),
@@ -566,6 +580,7 @@ impl Rooms {
             snapshots: self.snapshots.clone(),
             health: self.health.clone(),
             limits: self.config.limits.clone(),
+            http_port,
         }
     }
 
@@ -583,6 +598,11 @@ impl Rooms {
             tasks: self.tasks.clone(),
         }
     }
+}
+
+/// 0: there is none.
+fn port_of(address: Option<&str>) -> u16 {
+    address.and_then(|address| address.rsplit_once(':')?.1.parse().ok()).unwrap_or(0)
 }
 
 /// Keeps a door open until `stop`.
@@ -610,14 +630,20 @@ async fn report_health(reporter: HealthReporter, health: Arc<Health>, stop: Canc
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let status = match health.not_ready_because() {
-            None => ServingStatus::Serving,
-            Some(_) => ServingStatus::NotServing,
-        };
-        for service in ["", "jangbu.v1.Ledger"] {
-            reporter.set_service_status(service, status).await;
-        }
+        tell_health(&reporter, &health).await;
     }
+}
+
+async fn tell_health(reporter: &HealthReporter, health: &Health) {
+    let status = match health.not_ready_because() {
+        None => ServingStatus::Serving,
+        Some(_) => ServingStatus::NotServing,
+    };
+    for service in ["", "jangbu.v1.Ledger"] {
+        reporter.set_service_status(service, status).await;
+    }
+    // Operators are answered also without a quorum.
+    reporter.set_service_status("cluster.v1.Operator", ServingStatus::Serving).await;
 }
 
 fn raft_config(config: &NodeConfig, timings: &Timings) -> Result<Config, NodeError> {

@@ -38,7 +38,7 @@ use crate::{
     config::Limits,
     error::CallError,
     leadership::{self, Leadership, Route},
-    metrics::Metrics,
+    metrics::{self, Metrics},
     peers::{Peers, Purpose, convert},
 };
 
@@ -114,7 +114,7 @@ impl Reader {
     /// Leave to read with this consistency, or why not. Linearizable reads block on a quorum.
     pub async fn admit(&self, consistency: Consistency, deadline: Instant) -> Result<Pass, CallError> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| {
-            self.metrics.shed("read");
+            self.metrics.shed(metrics::READS);
             CallError::Overloaded { what: "reads in flight", retry_after: Duration::from_millis(50) }
         })?;
         match consistency {
@@ -131,6 +131,12 @@ impl Reader {
             }
         }
         Ok(Pass { consistency, fresh: self.fresh(), _place: place })
+    }
+
+    /// What a linearizable read waits for, without taking a reader's place: a node with much to do is still ready. Blocks on a
+    /// quorum.
+    pub async fn prove(&self, deadline: Instant) -> Result<(), CallError> {
+        self.catch_up(deadline).await
     }
 
     /// What the answer to a read says about its freshness, or that it has become too stale after all.

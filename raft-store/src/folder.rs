@@ -30,6 +30,10 @@ impl GroupFolder {
         GroupFolder { vfs, engines, dir }
     }
 
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
     pub fn snapshots(&self) -> PathBuf {
         self.dir.join("snapshots")
     }
@@ -96,20 +100,31 @@ impl GroupFolder {
     }
 
     fn refuse_if_fenced(&self) -> Result<(), StoreError> {
+        match self.fence()? {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Refused {
+                path: self.dir.join("FENCED"),
+                reason: format!("this replica was fenced: {reason}. {REPLACE_ADVICE}"),
+            }),
+        }
+    }
+
+    /// Why this replica may not start with its state; nothing if it may.
+    pub fn fence(&self) -> Result<Option<String>, StoreError> {
         let fence = self.dir.join("FENCED");
         if !self.vfs.exists(&fence) {
-            return Ok(());
+            return Ok(None);
         }
         let reason = self.io("reading", &fence, read_file(&*self.vfs, &fence))?;
-        let reason = format!("this replica was fenced: {}. {REPLACE_ADVICE}", String::from_utf8_lossy(&reason));
-        Err(StoreError::Refused { path: fence, reason })
+        Ok(Some(String::from_utf8_lossy(&reason).into_owned()))
     }
 
     fn pointer(&self) -> PathBuf {
         self.dir.join("CURRENT")
     }
 
-    fn current(&self) -> Result<Option<u64>, StoreError> {
+    /// The number of the state in use.
+    pub fn current(&self) -> Result<Option<u64>, StoreError> {
         let pointer = self.pointer();
         if !self.vfs.exists(&pointer) {
             return Ok(None);

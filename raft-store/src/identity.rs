@@ -77,6 +77,17 @@ impl DataFolder {
         Ok(Self(Arc::new(inner)))
     }
 
+    /// The folder of a stopped node, locked, for whoever only wants to look: nothing is made, and any node's will do. Blocks on a
+    /// disk.
+    pub fn look_into(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("identity");
+        if !vfs.exists(&path) {
+            return Err(refused(dir, "this is no node's data folder: there is no file `identity` in it"));
+        }
+        let node_id = read(&*vfs, &path)?.node_id;
+        Self::open(vfs, dir, node_id)
+    }
+
     /// Whether log and state were made here before.
     pub fn is_founded(&self) -> bool {
         self.get().is_some()

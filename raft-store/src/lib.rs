@@ -24,6 +24,7 @@ pub mod disk;
 pub mod engine;
 pub mod flush;
 pub mod folder;
+pub mod inspect;
 pub mod journal;
 pub mod reader;
 pub mod runs;
@@ -51,7 +52,7 @@ use vfs::{StdVfs, Vfs};
 
 pub use error::{Fatal, StoreError};
 pub use identity::{DataFolder, Identity};
-pub use log::{LogConfig, LogSetup, LogStats};
+pub use log::{LogConfig, LogSetup, LogStats, SyncHistogram};
 pub use log_store::LogStore;
 pub use reader::{Page, Read, Scrubbed, StateReader, VerifyReport};
 pub use snapshot::SnapshotData;

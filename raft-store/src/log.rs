@@ -14,6 +14,7 @@
 //!     cache.rs      the newest entries, in memory
 //!     writer.rs     the queue, group commit, rolling to the next segment, reclaiming purged ones
 //!     recovery.rs   from files to memory: what is kept, what is cut, what is refused
+//!     sync_times.rs how long the syncs take
 //!
 //! Laws
 //! * Votes and entries share one stream: what was saved later never survives a crash that loses what was saved earlier.
@@ -28,6 +29,7 @@ mod index;
 mod record;
 mod recovery;
 mod segment;
+mod sync_times;
 mod writer;
 
 use jangbu_ledger::planted::{self, Bug};
@@ -48,8 +50,10 @@ use crate::{
 use cache::Cache;
 use index::{Index, Slot};
 use record::{Body, Kind, Stamp};
-pub use recovery::{Inspection, inspect};
+pub use recovery::{Inspection, inspect, inspect_part};
 use segment::Segment;
+pub use sync_times::SyncHistogram;
+use sync_times::SyncTimes;
 pub(crate) use writer::Done;
 use writer::{Disk, Queue};
 
@@ -95,6 +99,7 @@ pub(crate) struct Log {
     /// Touched by the Log lane alone; never contended.
     disk: Mutex<Disk>,
     spares: Mutex<segment::Spares>,
+    sync_times: SyncTimes,
 }
 
 /// The log as the rest of the node sees it: ahead of the disk by what is queued.
@@ -324,5 +329,10 @@ impl LogStats {
 
     pub fn segments_count(&self) -> usize {
         self.0.state().segments.len()
+    }
+
+    /// Since the log was opened.
+    pub fn sync_times(&self) -> SyncHistogram {
+        self.0.sync_times.read()
     }
 }

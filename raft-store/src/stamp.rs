@@ -60,6 +60,12 @@ impl Stamp {
         self.applied.map_or(0, |id| id.index)
     }
 
+    /// Those of the newest configuration.
+    pub fn voters(&self) -> Vec<u64> {
+        let configs = self.membership.membership().get_joint_config();
+        configs.last().map(|voters| voters.iter().copied().collect()).unwrap_or_default()
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_log_id(&mut out, self.applied);

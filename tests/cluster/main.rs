@@ -7,10 +7,12 @@
 //!     doors         what makes no sense is refused by name, and harms nobody
 //!     access        who belongs is let in, and does what was granted; nobody else, nothing else
 //!     shutdown      a node that is told to stop finishes, hands over and goes
+//!     service       whoever starts it and reads its log is told the truth, and never waited for
 //!     streams       the packed stream keeps the same promises
 //!     time          log time decides what expires, and never runs backwards
 //!     command       the operator's command tells what is true
 //!     newcomer      a newcomer's commands, as they are typed
+//!     inspect       what lies in a stopped node's folder is told, and left alone; what runs is shown
 //!     verdict       the judge of all these tests is not blind
 //!
 //! Nearly every test ends with the same verdict (`judge`): no acknowledged payment lost, none doubled, all replicas equal.
@@ -24,8 +26,10 @@ mod doors;
 mod durability;
 mod failover;
 mod idempotency;
+mod inspect;
 mod membership;
 mod newcomer;
+mod service;
 mod shutdown;
 mod streams;
 mod time;

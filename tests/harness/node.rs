@@ -5,6 +5,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::{Arc, Mutex},
 };
 
@@ -116,9 +117,15 @@ http = "{http}"
     }
 
     pub fn start(&mut self) {
+        self.start_in(&[], None);
+    }
+
+    /// With more in its environment, and with its log going to `errors` instead of its file.
+    pub fn start_in(&mut self, environment: &[(&str, String)], errors: Option<Stdio>) {
         assert!(self.process.is_none(), "node {} runs already", self.id);
         let config = self.config.display().to_string();
-        self.process = Some(Process::start(&jangbud(), &["--config", &config], &self.log));
+        let arguments = ["--config", &config];
+        self.process = Some(Process::start_in(environment, errors, &jangbud(), &arguments, &self.log));
     }
 
     pub fn runs(&mut self) -> bool {

@@ -36,12 +36,24 @@ pub struct Process {
 impl Process {
     /// Starts `binary`; both its outputs are added to `log`.
     pub fn start(binary: &Path, arguments: &[&str], log: &Path) -> Process {
+        Process::start_in(&[], None, binary, arguments, log)
+    }
+
+    /// With more in its environment, and with its errors going to `errors` instead of the log.
+    pub fn start_in(
+        environment: &[(&str, String)],
+        errors: Option<Stdio>,
+        binary: &Path,
+        arguments: &[&str],
+        log: &Path,
+    ) -> Process {
         let mut output = open_log(log);
         let log_from = output.metadata().expect("the log was just opened").len();
         writeln!(output, "--- {} {}", binary.display(), arguments.join(" ")).expect("the log takes a line");
         let both = || Stdio::from(output.try_clone().expect("a file descriptor can be cloned"));
         let mut command = Command::new(binary);
-        command.args(arguments).stdin(Stdio::null()).stdout(both()).stderr(both());
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(both()).stderr(errors.unwrap_or_else(both));
         // SAFETY: between fork and exec only a system call is made, which is safe to call there.
         unsafe {
             // A test program that is killed can't clean up; its children then go with the thread that started them.

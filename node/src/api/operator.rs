@@ -54,6 +54,8 @@ pub struct OperatorService {
     pub snapshots: Arc<Snapshots>,
     pub health: Arc<Health>,
     pub limits: Limits,
+    /// 0: it has no HTTP door.
+    pub http_port: u16,
 }
 
 /// Does here what only a leader can do, or asks the leader to.
@@ -109,6 +111,7 @@ impl Operator for OperatorService {
             cluster_version: self.state.version(),
             cluster_version_max: self.limits.cluster_version_max,
             draining: self.health.is_draining(),
+            http_port: self.http_port.into(),
         }))
     }
 

@@ -6,12 +6,14 @@
 
 mod administration;
 mod clocks;
+mod deployment;
 mod digests;
 mod distances;
 mod envelopes;
 mod harness;
 mod health;
 mod membership;
+mod metrics;
 mod payments;
 mod reads;
 mod refusals;

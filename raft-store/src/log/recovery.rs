@@ -19,6 +19,7 @@
 
 use jangbu_ledger::planted::{self, Bug};
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -31,6 +32,7 @@ use super::{
     index::{Index, Slot},
     record::{ALIGNMENT, Bad, Body, Found, HEADER_BYTES, Head, Header, Kind, Stamp, parse, parse_header, record_bytes},
     segment::{self, Name, Segment, Spares},
+    sync_times::SyncTimes,
     writer::{Disk, Queue},
 };
 use crate::{
@@ -73,6 +75,7 @@ pub(super) fn open(
         state: Mutex::new(state),
         disk: Mutex::new(disk),
         spares: Mutex::new(Spares::new(ready, spare_number)),
+        sync_times: SyncTimes::default(),
         dir,
     });
     log.reclaim(keep_from);
@@ -90,13 +93,29 @@ pub struct Inspection {
 
 /// Reads the log of a stopped node by the rules of recovery, and changes nothing. Blocks on a disk.
 pub fn inspect(vfs: &dyn Vfs, dir: &Path, group: u32) -> Result<Inspection, StoreError> {
+    inspect_part(vfs, dir, group, 0..u64::MAX, usize::MAX).map(|(inspection, _)| inspection)
+}
+
+/// The same, with the entries of `wanted` alone and at most `entries_max` of them; also says which entries there are. Every record
+/// is read and checked all the same. Memory: one segment, and the entries handed out.
+pub fn inspect_part(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    group: u32,
+    wanted: Range<u64>,
+    entries_max: usize,
+) -> Result<(Inspection, Range<u64>), StoreError> {
     let folder = Folder { vfs, dir, group };
     let Scan { outlines, replay: Replay { vote, committed, index, .. }, .. } = folder.scan(&folder.list()?, false)?;
+    let held = index.first()..index.next_or_first();
     let mut entries = Vec::new();
-    let mut indexes = (index.first()..index.next_or_first()).peekable();
+    let mut indexes = (held.start.max(wanted.start)..held.end.min(wanted.end)).take(entries_max).peekable();
     for (place, outline) in outlines.iter().enumerate() {
-        let image = folder.load(outline, Vec::new())?;
         let end = outlines.get(place + 1).map_or(u64::MAX, Outline::start);
+        if indexes.peek().is_none_or(|at| index.slot(*at).position >= end) {
+            continue;
+        }
+        let image = folder.load(outline, Vec::new())?;
         while let Some(at) = indexes.next_if(|at| index.slot(*at).position < end) {
             let offset = index.slot(at).position - outline.start();
             let found = folder.parse(&image, offset).expect("the scan has just parsed it");
@@ -104,7 +123,7 @@ pub fn inspect(vfs: &dyn Vfs, dir: &Path, group: u32) -> Result<Inspection, Stor
             entries.push(entry.map_err(|error| StoreError::damaged(&outline.path, offset, error.to_string()))?);
         }
     }
-    Ok(Inspection { vote, committed, purged: index.purged(), entries })
+    Ok((Inspection { vote, committed, purged: index.purged(), entries }, held))
 }
 
 /// What the stream says, record by record.

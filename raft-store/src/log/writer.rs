@@ -26,6 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
+use tokio::time::Instant;
 
 use super::{
     Log, State,
@@ -228,7 +229,9 @@ impl Log {
     }
 
     fn sync_step(self: &Arc<Self>, written: Written) {
+        let began = Instant::now();
         let synced = if planted::is(Bug::AckBeforeSync) { Ok(()) } else { self.disk().sync(written.end) };
+        self.sync_times.record(began.elapsed());
         if let Err(error) = synced {
             return self.stop(written.dones, error);
         }
