@@ -12,8 +12,8 @@ use crate::access::{self, Papers, Way};
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
 use crate::{
-    account, audit, bench, cert, cluster, demo, dev, events, import, leader, load, member, node, text, transfer,
-    upgrade, verify,
+    account, audit, bench, cert, cluster, demo, dev, events, import, inspect, leader, load, member, node,
+    support_bundle, text, top, transfer, upgrade, verify,
 };
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
@@ -85,6 +85,13 @@ pub enum Command {
     Import(import::Arguments),
     /// Put load on a cluster, and measure what its clients see.
     Load(load::Arguments),
+    /// Watch a cluster: who leads, how fast, what is turned away.
+    Top(top::Arguments),
+    /// Look into the folder of a node that doesn't run.
+    #[command(subcommand)]
+    Inspect(inspect::Command),
+    /// What somebody else needs to see of a cluster that misbehaves, in one file, without its secrets.
+    SupportBundle(support_bundle::Arguments),
     /// Prove that the replicas agree, that debits equal credits, and that nothing acknowledged is lost.
     Verify(verify::Arguments),
     /// The same work on this cluster, PostgreSQL and etcd, side by side.
@@ -118,6 +125,9 @@ impl Cli {
             Command::Events(arguments) => arguments.run(&global).await,
             Command::Import(arguments) => arguments.run(&global).await,
             Command::Load(arguments) => arguments.run(&global).await,
+            Command::Top(arguments) => arguments.run(&global).await,
+            Command::Inspect(command) => command.run(global.output),
+            Command::SupportBundle(arguments) => arguments.run(&global).await,
             Command::Verify(arguments) => arguments.run(&global).await,
             Command::Bench(arguments) => arguments.run(&global).await,
             Command::Demo(arguments) => arguments.run(&global).await,
@@ -186,6 +196,27 @@ mod tests {
     #[test]
     fn the_tree_of_commands_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// At three in the morning, what is typed from a page must be a command.
+    #[test]
+    fn every_command_that_the_runbook_names_can_be_typed() {
+        let runbook = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbook");
+        let mut tried = 0;
+        for page in std::fs::read_dir(runbook).expect("there is a runbook") {
+            let page = page.expect("it can be listed").path();
+            let text = std::fs::read_to_string(&page).expect("it is text");
+            for command in text.split('`').filter(|span| span.starts_with("jangbu ")) {
+                let typed = command.replace("PEER", "10.0.0.4:7401").replace(" N", " 2");
+                // Named without its subcommand, it stands for all of them: `--help` is what one would type next.
+                let named = |words: &str| Cli::try_parse_from(words.split_whitespace());
+                let known =
+                    named(&typed).is_ok() || named(&format!("{typed} --help")).is_err_and(|error| !error.use_stderr());
+                assert!(known, "{}: `{command}`", page.display());
+                tried += 1;
+            }
+        }
+        assert!(tried > 20, "only {tried} commands were found");
     }
 
     #[test]

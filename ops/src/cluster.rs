@@ -98,14 +98,14 @@ pub async fn leader(global: &Global) -> Result<(Operator, StatusReply), Failure>
 }
 
 /// One node and what it said, if it answered.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Node {
     pub endpoint: String,
     pub status: Option<NodeStatus>,
     pub error: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct NodeStatus {
     pub node_id: u64,
     pub data_center: String,
@@ -133,6 +133,8 @@ pub struct NodeStatus {
     /// 0 of a program before versions.
     pub cluster_version: u32,
     pub draining: bool,
+    /// The port of its HTTP door; 0: it has none.
+    pub http_port: u32,
 }
 
 impl From<StatusReply> for NodeStatus {
@@ -169,6 +171,7 @@ impl From<StatusReply> for NodeStatus {
             not_ready_because: reply.not_ready_because,
             cluster_version: reply.cluster_version,
             draining: reply.draining,
+            http_port: reply.http_port,
         }
     }
 }
@@ -258,20 +261,20 @@ fn status_text(nodes: &[Node]) -> String {
 }
 
 #[derive(Debug, Serialize)]
-struct Health {
+pub struct Health {
     healthy: bool,
     /// Nodes answer, and none of them is in a cluster.
     unmade: bool,
-    leader_id: Option<u64>,
-    voters: usize,
-    voters_serving: usize,
+    pub leader_id: Option<u64>,
+    pub voters: usize,
+    pub voters_serving: usize,
     /// How many voters may still be lost before writes stop.
-    quorum_margin: i64,
-    problems: Vec<String>,
+    pub quorum_margin: i64,
+    pub problems: Vec<String>,
 }
 
 impl Health {
-    fn of(nodes: &[Node]) -> Health {
+    pub fn of(nodes: &[Node]) -> Health {
         let answers: Vec<(&str, &NodeStatus)> =
             nodes.iter().filter_map(|node| Some((node.endpoint.as_str(), node.status.as_ref()?))).collect();
         let mut problems: Vec<String> = Vec::new();
@@ -349,11 +352,11 @@ fn margin_text(quorum_margin: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use jangbu_proto::cluster::v1::{MemberStatus, NodeInfo};
 
-    fn node(id: u64, role: &str, digest: u8) -> Node {
+    pub fn node(id: u64, role: &str, digest: u8) -> Node {
         let members = (1..=3).map(|node_id| MemberStatus {
             node: Some(NodeInfo { node_id, ..NodeInfo::default() }),
             voter: true,
@@ -373,7 +376,7 @@ mod tests {
         Node { endpoint: format!("127.0.0.1:{id}"), status: Some(reply.into()), error: None }
     }
 
-    fn gone(endpoint: &str) -> Node {
+    pub fn gone(endpoint: &str) -> Node {
         Node { endpoint: endpoint.into(), status: None, error: Some("refused".into()) }
     }
 

@@ -4,6 +4,7 @@
 //!     cli       what can be typed, and every --help
 //!     noun      one file per noun: dev · cluster · cert · member · leader · account · transfer · events
 //!     work      one folder per long job: import · load · verify · demo
+//!     watch     top, live; inspect, a folder whose node doesn't run; support_bundle, all of it in one file
 //!     access    endpoints and certificates to a client; operator: the cluster's own door for operators
 //!     output    table or JSON; error: what went wrong, what to do next, which exit code
 //! ```
@@ -13,7 +14,7 @@
 //! * Exit codes are an interface: `error::Kind` lists them, and they do not change.
 //! * In JSON, ids, amounts and timestamps are decimal strings: they do not fit in a double.
 //!
-//! Not here: the rules (`ledger`), retries (`client`), anything that needs a cluster to be right.
+//! Not here: the rules (`ledger`), retries (`client`), anything that needs a cluster to be right. What lies on disk is read by the node's own code (`raft_store::inspect`).
 
 pub mod access;
 pub mod account;
@@ -26,7 +27,9 @@ pub mod demo;
 pub mod dev;
 pub mod error;
 pub mod events;
+pub mod http;
 pub mod import;
+pub mod inspect;
 pub mod leader;
 pub mod load;
 pub mod member;
@@ -35,7 +38,9 @@ pub mod operator;
 pub mod output;
 pub mod progress;
 pub mod read;
+pub mod support_bundle;
 pub mod text;
+pub mod top;
 pub mod transfer;
 pub mod upgrade;
 pub mod verify;
