@@ -150,11 +150,22 @@ impl Connection {
         Self { io, caller, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, hung_up, _place: place }
     }
 
+    /// Whether the caller may go on before it has spoken. HTTP/2 writes before it reads, and behind an encryption whose
+    /// handshake doesn't end no write ever does: so every way in and out asks.
+    fn check_silent(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(silence) = &mut self.silence else { return Ok(()) };
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        match silence.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// Reads before the caller has spoken.
     fn poll_read_preface(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.silence.as_mut().is_some_and(|silence| silence.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.check_silent(cx)?;
         let filled_before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         self.heard_bytes += buf.filled().len() - filled_before;
@@ -187,10 +198,12 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_silent(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_silent(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -203,6 +216,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_silent(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
