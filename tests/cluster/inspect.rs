@@ -216,9 +216,9 @@ async fn top_leaves_the_terminal_as_it_was() {
 /// A terminal of 160 by 40: the end at which a person sits, and the program's.
 fn terminal() -> (File, File) {
     let (mut ours, mut theirs) = (0, 0);
-    let mut size = libc::winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the three pointers are to what lives here; no name and no settings are asked for.
-    let done = unsafe { libc::openpty(&mut ours, &mut theirs, ptr::null_mut(), ptr::null_mut(), &mut size) };
+    let done = unsafe { libc::openpty(&mut ours, &mut theirs, ptr::null_mut(), ptr::null_mut(), &size) };
     assert_eq!(done, 0, "there is no terminal: {}", std::io::Error::last_os_error());
     // SAFETY: both were just opened, and nobody else has them.
     let (ours, theirs) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) };
