@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 
 use crate::{
-    ClientError, Gatherer, Ids, PackedStream, StreamConfig,
+    ClientError, Gatherer, Ids, LookupGatherer, PackedStream, StreamConfig,
     endpoints::Endpoints,
     environment::{Clock, Entropy, system_clock, system_entropy},
     records::{self, Record, settle},
@@ -176,6 +176,12 @@ impl Client {
     /// Gathers the single transfers of many tasks into packed requests, at most `config.window` of them in flight.
     pub fn gather(&self, config: StreamConfig) -> Gatherer {
         Gatherer::open(self.clone(), config)
+    }
+
+    /// Gathers the single lookups of many tasks into lookups of many, at most `window` of them in flight. They are as fresh, and may
+    /// take as long, as those of this client.
+    pub fn gather_lookups(&self, window: usize) -> LookupGatherer {
+        LookupGatherer::open(self.clone(), window)
     }
 
     // --- writes

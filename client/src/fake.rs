@@ -134,6 +134,7 @@ pub(crate) struct Node {
 struct NodeState {
     acts: VecDeque<Act>,
     asked: Vec<Asked>,
+    lookups_count: usize,
     /// Log indexes that this node is behind.
     lag: u64,
     serving: Option<JoinHandle<()>>,
@@ -223,6 +224,11 @@ impl Node {
     /// The requests to create that reached it.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.lock().asked.clone()
+    }
+
+    /// How many requests to look accounts up reached it.
+    pub(crate) fn lookups_count(&self) -> usize {
+        self.lock().lookups_count
     }
 
     pub(crate) fn lags(&self, indexes: u64) {
@@ -330,6 +336,7 @@ impl Ledger for Node {
         &self,
         request: Request<v1::LookupAccountsRequest>,
     ) -> Result<Response<v1::AccountsReply>, Status> {
+        self.lock().lookups_count += 1;
         let ids = convert::ids(&request.get_ref().ids).map_err(|refusal| reason::malformed(&refusal))?;
         let guard = self.books.lock().unwrap();
         let found: Vec<Account> = ids.iter().filter_map(|id| guard.books.account(AccountId(*id)).copied()).collect();

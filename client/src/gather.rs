@@ -1,27 +1,29 @@
-//! Many callers, few requests: single transfers gathered into packed ones.
+//! Many callers, few requests: single transfers gathered into packed ones, single lookups into lookups of many.
 //!
 //!     create_transfer -> [queue] -> driver -> [a place in flight] -> all that waits, as one request -> PackedStream
+//!     lookup_account                                                                                   or lookup_accounts
 //!            ^                                                                                             |
 //!            +------------------------------- its own result ----------------------------------------------+
 //!
-//! A lone transfer goes at once. While every place is taken transfers gather, so requests grow with the load and nobody waits
-//! for a timer.
+//! A lone one goes at once. While every place is taken others gather, so requests grow with the load and nobody waits for a
+//! timer.
 //!
 //! Laws
-//! * Each caller gets the result of its own transfer, whatever its neighbours' become.
+//! * Each caller gets the result of its own transfer or lookup, whatever its neighbours' become.
 //! * Transfers go in the order in which they were handed in.
+//! * A lookup is in a request that is sent after it was handed in: so it is as fresh as if it were asked alone.
 //!
-//! Not here: linked chains (they are one request: [`Client::create_transfers`]), asking again (the stream does).
+//! Not here: linked chains (they are one request: [`Client::create_transfers`]), asking again (the stream and the client do).
 
 use std::sync::Arc;
 
-use jangbu_ledger::{CreateResult, CreateTransferStatus, Transfer, TransferFlags};
+use jangbu_ledger::{Account, AccountId, CreateResult, CreateTransferStatus, Transfer, TransferFlags};
 use jangbu_proto::{Malformed, batch::EVENTS_MAX};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::{Client, ClientError, PackedStream, StreamConfig};
+use crate::{Client, ClientError, PackedStream, Read, StreamConfig};
 
-/// Transfers that may wait for a place: beyond, callers wait to hand theirs in.
+/// Transfers, or lookups, that may wait for a place: beyond, callers wait to hand theirs in.
 const WAITING_MAX: usize = 2 * EVENTS_MAX;
 
 type Outcome = Result<CreateResult<CreateTransferStatus>, ClientError>;
@@ -103,6 +105,76 @@ fn hand_out(
     }
 }
 
+// --- lookups
+
+type Found = Result<Read<Option<Account>>, ClientError>;
+
+/// Gathers the lookups of many tasks. Cheap to clone; dropping the last one lets what is in flight finish.
+#[derive(Clone)]
+pub struct LookupGatherer {
+    waiting: mpsc::Sender<Asked>,
+}
+
+struct Asked {
+    id: AccountId,
+    answer: oneshot::Sender<Found>,
+}
+
+impl LookupGatherer {
+    pub(crate) fn open(client: Client, window: usize) -> Self {
+        assert!(window > 0, "a window without places would wait for ever");
+        let (waiting, handed_in) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(drive_lookups(client, window, handed_in));
+        Self { waiting }
+    }
+
+    /// Looks one account up, as fresh as the client that gathers asks for; `None`: there is none. Waits while too many wait
+    /// already.
+    pub async fn lookup_account(&self, id: AccountId) -> Found {
+        let (answer, found) = oneshot::channel();
+        let handed_in = self.waiting.send(Asked { id, answer }).await;
+        assert!(handed_in.is_ok(), "the driver runs as long as somebody can hand in");
+        // The driver only goes without answering when the runtime does.
+        found.await.unwrap_or_else(|_| Err(ClientError::unavailable("the runtime ended")))
+    }
+}
+
+async fn drive_lookups(client: Client, window: usize, mut handed_in: mpsc::Receiver<Asked>) {
+    let places = Arc::new(Semaphore::new(window));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let mut gathered = Vec::new();
+        if handed_in.recv_many(&mut gathered, EVENTS_MAX).await == 0 {
+            return;
+        }
+        let client = client.clone();
+        tokio::spawn(async move {
+            let ids: Vec<AccountId> = gathered.iter().map(|asked| asked.id).collect();
+            let found = client.lookup_accounts(&ids).await;
+            drop(place);
+            hand_out_found(gathered, found);
+        });
+    }
+}
+
+/// Accounts come in the order asked, so each id is either the next found or not there.
+fn hand_out_found(gathered: Vec<Asked>, found: Result<Read<Vec<Account>>, ClientError>) {
+    let (at, accounts) = match found {
+        Ok(Read { at, value }) => (at, value),
+        Err(error) => {
+            for asked in gathered {
+                let _ = asked.answer.send(Err(error.clone())); // whoever no longer listens misses nothing
+            }
+            return;
+        }
+    };
+    let mut accounts = accounts.into_iter().peekable();
+    for asked in gathered {
+        let value = accounts.next_if(|account| account.id == asked.id);
+        let _ = asked.answer.send(Ok(Read { at, value }));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -151,6 +223,30 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_lookup_gets_its_own_account_and_few_requests_do_it() {
+        let cluster = Cluster::start(1).await;
+        let gatherer = cluster.client().gather_lookups(1);
+        // Some are asked for twice, and some are not there.
+        let asked: Vec<AccountId> = (0..100).map(|number| AccountId(number % 7)).collect();
+        let found = join_all(asked.iter().map(|id| gatherer.lookup_account(*id))).await;
+        for (id, found) in asked.iter().zip(found) {
+            let account = found.expect("it was answered").value;
+            assert_eq!(account.map(|account| account.id), Some(*id).filter(|id| [1, 2].contains(&id.0)), "{id:?}");
+        }
+        let requests_count = cluster.nodes[0].lookups_count();
+        assert!((1..=2).contains(&requests_count), "{requests_count} requests");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_that_no_node_answers_fails_for_all_who_wait() {
+        let cluster = Cluster::start(1).await;
+        cluster.nodes[0].die();
+        let gatherer = cluster.client().with_deadline(Duration::from_secs(1)).gather_lookups(1);
+        let found = join_all([1, 2].map(|id| gatherer.lookup_account(AccountId(id)))).await;
+        assert!(found.iter().all(|found| matches!(found, Err(ClientError::Unavailable { .. }))), "{found:?}");
     }
 
     #[tokio::test(start_paused = true)]

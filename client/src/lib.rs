@@ -3,6 +3,7 @@
 //!     Client          the nine operations, on ledger types     -> one node, and another if need be
 //!     PackedStream    many requests in flight, for heavy producers
 //!     Gatherer        single transfers of many tasks, gathered into packed requests
+//!     LookupGatherer  single lookups of many tasks, gathered into lookups of many
 //!     OperatorClient  what the `jangbu` command asks
 //!     Ids             time-ordered ids
 //!
@@ -34,7 +35,7 @@ mod stream;
 pub use client::{Client, ClientConfig, Created, Fate, Page, Read, SessionToken};
 pub use environment::{Clock, Entropy, system_clock, system_entropy};
 pub use error::ClientError;
-pub use gather::Gatherer;
+pub use gather::{Gatherer, LookupGatherer};
 pub use id::{Ids, id};
 pub use jangbu_proto::{
     Malformed,
