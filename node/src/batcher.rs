@@ -5,7 +5,7 @@
 //!                                 +------ provably not proposed ------+
 //!
 //! A lone caller pays no wait: with nothing in flight, what is there goes at once, together with whatever is just coming
-//! in. While an entry is in flight others gather, until it is answered, or the next entry is full, or the first of them has
+//! in, and with those who were just answered if they come back at once (`waves.rs`). While an entry is in flight others gather, until it is answered, or the next entry is full, or the first of them has
 //! waited half as long as an entry takes. So ten thousand callers with one transfer each cost about as much as one caller
 //! with ten thousand.
 //!
@@ -50,6 +50,7 @@ use crate::{
     leadership::{Leadership, Route},
     metrics::Metrics,
     proposer::Proposer,
+    waves::Waves,
 };
 
 /// The size of one entry, its headers included: a full request of 8,189 events fits.
@@ -115,6 +116,7 @@ impl Batcher {
             swept_at: Instant::now(),
             gather_max: limits.gather_max(),
             entry_takes: Duration::ZERO,
+            waves: Waves::default(),
             in_flight_max: limits.entries_in_flight_max,
             admission: admission.clone(),
             leadership: leadership.clone(),
@@ -178,9 +180,10 @@ struct Work {
     _permit: Permit,
 }
 
-/// What counts against the bounds of an entry.
+/// How much it is. Events and bytes count against the bounds of an entry.
 #[derive(Debug, Clone, Copy, Default)]
 struct Size {
+    requests: usize,
     events: usize,
     bytes: usize,
 }
@@ -188,17 +191,26 @@ struct Size {
 impl Size {
     fn of(requests: &[RequestView]) -> Self {
         Self {
+            requests: requests.len(),
             events: requests.iter().map(|request| request.events_count as usize).sum(),
             bytes: requests.iter().map(|request| BatchBuilder::bytes_of(request.records.len())).sum(),
         }
     }
 
     fn plus(self, other: Self) -> Self {
-        Self { events: self.events + other.events, bytes: self.bytes + other.bytes }
+        Self {
+            requests: self.requests + other.requests,
+            events: self.events + other.events,
+            bytes: self.bytes + other.bytes,
+        }
     }
 
     fn minus(self, other: Self) -> Self {
-        Self { events: self.events - other.events, bytes: self.bytes - other.bytes }
+        Self {
+            requests: self.requests - other.requests,
+            events: self.events - other.events,
+            bytes: self.bytes - other.bytes,
+        }
     }
 
     fn fits_one_entry(self) -> bool {
@@ -279,6 +291,7 @@ impl WayOut {
 
 struct Finished {
     epoch: u64,
+    requests_count: usize,
     took: Duration,
     /// Not proposed, in the order they were in.
     returned: Vec<Work>,
@@ -297,6 +310,7 @@ struct Gatherer {
     gather_max: Duration,
     /// From launch to answer, as it has been lately.
     entry_takes: Duration,
+    waves: Waves,
     in_flight_max: usize,
     admission: Arc<Admission>,
     leadership: watch::Receiver<Leadership>,
@@ -354,6 +368,7 @@ impl Gatherer {
     fn begin_epoch(&mut self) {
         self.epoch += 1;
         self.in_flight = 0;
+        self.waves.forget();
         self.paused_until = None;
     }
 
@@ -363,6 +378,9 @@ impl Gatherer {
             self.entry_takes = (self.entry_takes * 3 + finished.took) / 4;
             if !finished.returned.is_empty() {
                 self.paused_until = Some(Instant::now() + RETRY_PAUSE);
+            } else if self.in_flight == 0 {
+                let until = Instant::now() + self.entry_takes.min(self.gather_max);
+                self.waves.answered(finished.requests_count, self.waiting.requests, until);
             }
         }
         for work in finished.returned.into_iter().rev() {
@@ -390,8 +408,11 @@ impl Gatherer {
             if let Some(paused_until) = self.paused_until.filter(|until| *until > now) {
                 return Some(paused_until);
             }
-            let due = oldest + self.gather_max.min(self.entry_takes / 2);
-            if self.in_flight > 0 && !self.is_full() && due > now {
+            let due = match self.in_flight {
+                0 => self.waves.wait_until(self.waiting.requests, now).unwrap_or(now),
+                _ => oldest + self.gather_max.min(self.entry_takes / 2),
+            };
+            if !self.is_full() && due > now {
                 return Some(due);
             }
             let entry = self.cut(now);
@@ -458,10 +479,11 @@ impl Gatherer {
         let way_out = self.way_out.clone();
         let finished = self.finished_sender.clone();
         let epoch = self.epoch;
+        let requests_count = entry.iter().map(|work| work.size.requests).sum();
         self.tasks.spawn(async move {
             let returned = settle(&way_out, route, entry).await;
             // The batcher may have stopped; then the works are dropped, and their callers told so.
-            let _ = finished.send(Finished { epoch, took: now.elapsed(), returned });
+            let _ = finished.send(Finished { epoch, requests_count, took: now.elapsed(), returned });
         });
     }
 }

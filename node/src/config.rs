@@ -270,8 +270,8 @@ pub struct Limits {
     pub requests_bytes_max: usize,
     /// Milliseconds the oldest request may have waited before new ones are turned away. 1 to 60,000.
     pub queue_wait_ms_max: u64,
-    /// Microseconds a request may wait for company while an entry is in flight: half of what an entry takes, and at most
-    /// this. 0 to 100,000.
+    /// Microseconds a request may wait for company, at most: half of what an entry takes while one is in flight, and as long as
+    /// one takes for those who were answered by the last. 0 to 100,000.
     pub gather_us_max: u64,
     /// Entries proposed or forwarded and not yet answered. 1 to 256.
     pub entries_in_flight_max: usize,

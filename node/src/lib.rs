@@ -42,6 +42,7 @@ pub mod service_manager;
 pub mod shutdown;
 pub mod snapshots;
 pub mod succession;
+pub mod waves;
 
 pub use config::NodeConfig;
 pub use environment::Environment;
