@@ -5,11 +5,14 @@ use std::fmt::Write as _;
 use super::report::Report;
 
 const WIDTH: f64 = 900.0;
-const NAMES_WIDTH: f64 = 290.0;
+const NAMES_WIDTH: f64 = 320.0;
 const VALUES_WIDTH: f64 = 70.0;
 const BAR_HEIGHT: f64 = 11.0;
 const ROW_GAP: f64 = 10.0;
-const TOP: f64 = 64.0;
+const TOP: f64 = 80.0;
+const BOTTOM: f64 = 26.0;
+/// Where the scale begins: below it a bar has no length.
+const LEAST: f64 = 100.0;
 const COLOURS: [&str; 3] = ["#1a7f64", "#5b7db1", "#c08b3e"];
 
 pub fn svg(report: &Report) -> String {
@@ -17,10 +20,12 @@ pub fn svg(report: &Report) -> String {
     let rows = report.rows();
     let rate = |row: &str, system: &str| report.rate(row, system).map(|spread| spread.median);
     let rates = rows.iter().flat_map(|row| systems.iter().filter_map(|system| rate(row, system)));
-    let highest = rates.fold(10.0, f64::max);
-    let bar_width = |rate: f64| (WIDTH - NAMES_WIDTH - VALUES_WIDTH) * rate.max(1.0).log10() / highest.log10();
+    let highest = rates.fold(10.0 * LEAST, f64::max);
+    let length = |rate: f64| (rate.max(LEAST) / LEAST).log10();
+    let bar_width = |rate: f64| (WIDTH - NAMES_WIDTH - VALUES_WIDTH) * length(rate) / length(highest);
     let row_height = BAR_HEIGHT * systems.len() as f64 + ROW_GAP;
-    let height = TOP + row_height * rows.len() as f64 + ROW_GAP;
+    let end = TOP + row_height * rows.len() as f64;
+    let height = end + BOTTOM;
 
     let mut svg = head(height);
     text(
@@ -35,6 +40,13 @@ pub fn svg(report: &Report) -> String {
         rectangle(&mut svg, x, 38.0, 12.0, COLOURS[index % COLOURS.len()]);
         text(&mut svg, x + 18.0, 48.0, "start", system);
     }
+    let powers = std::iter::successors(Some(LEAST), |power| Some(power * 10.0)).take_while(|power| *power <= highest);
+    for power in powers {
+        let x = NAMES_WIDTH + bar_width(power);
+        line(&mut svg, x, TOP - 8.0, end);
+        text(&mut svg, x, TOP - 12.0, "middle", &crate::text::grouped(power as u128));
+    }
+    text(&mut svg, 16.0, end + BOTTOM - 8.0, "start", &report.heading());
     for (number, row) in rows.iter().enumerate() {
         let top = TOP + row_height * number as f64;
         text(&mut svg, NAMES_WIDTH - 10.0, top + row_height / 2.0, "end", row);
@@ -61,6 +73,10 @@ fn rectangle(svg: &mut String, x: f64, y: f64, width: f64, colour: &str) {
     let height = BAR_HEIGHT - 1.0;
     writeln!(svg, r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height}" fill="{colour}"/>"#)
         .expect("a string takes everything");
+}
+
+fn line(svg: &mut String, x: f64, top: f64, bottom: f64) {
+    writeln!(svg, r##"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="#ddd"/>"##).expect("a string takes everything");
 }
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {

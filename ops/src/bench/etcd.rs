@@ -188,7 +188,9 @@ impl System for Etcd {
 
     fn callers<'a>(&'a self, row: &'a Row) -> BoxFuture<'a, Result<Vec<Box<dyn Caller>>, Failure>> {
         async move {
-            let live: Vec<usize> = (0..REPLICAS).filter(|replica| self.processes[*replica].is_some()).collect();
+            let leader = self.leader().await?;
+            let in_turn = (leader..leader + REPLICAS).map(|number| number % REPLICAS);
+            let live: Vec<usize> = in_turn.filter(|replica| self.processes[*replica].is_some()).collect();
             let connections_count = row.callers_count.div_ceil(CALLERS_PER_CONNECTION).max(REPLICAS as u32);
             let mut connections = Vec::new();
             for number in 0..connections_count as usize {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use jangbu_client::{Client, ClientError, Consistency, Gatherer, StreamConfig};
+use jangbu_client::{Client, ClientError, Consistency, Gatherer, LookupGatherer, StreamConfig};
 use jangbu_ledger::{
     Account, AccountFilter, AccountFilterFlags, AccountId, Amount, CreateAccountStatus, CreateTransferStatus,
     EVENTS_MAX, Transfer, TransferFlags, TransferId,
 };
 
 use super::row::{Freshness, Payment, Request, Row, Work};
-use super::system::{Caller, System};
+use super::system::{Caller, PLACES, System};
 use crate::access;
 use crate::dev::{self, folder::Folder, folder::Node};
 use crate::error::{Failure, Kind};
@@ -99,21 +99,25 @@ impl System for Jangbu {
 
     fn callers<'a>(&'a self, row: &'a Row) -> BoxFuture<'a, Result<Vec<Box<dyn Caller>>, Failure>> {
         async move {
-            let gatherer = if row.gathered {
-                let config = StreamConfig { window: GATHERED_WINDOW, deadline: TIMEOUT };
-                Some(self.client(0)?.gather(config))
-            } else {
-                None
-            };
-            // As the threads of one program share a connection; to every node in turn.
-            let connections_count = row.callers_count.div_ceil(32).max(3).min(row.callers_count.max(1)) as usize;
-            let clients = (0..connections_count).map(|number| self.client(number)).collect::<Result<Vec<_>, _>>()?;
+            // As the threads of one program share a connection; to every node in turn, the leader first.
+            let connections_count = row.callers_count.div_ceil(32).max(3).min(row.callers_count) as usize;
+            let leader = dev::leader(&self.folder, TIMEOUT).await?.id;
+            let leader = self.folder.nodes.iter().position(|node| node.id == leader).unwrap_or_default();
+            let clients: Vec<Client> = (0..connections_count)
+                .map(|number| {
+                    let client = self.client(leader + number)?;
+                    Ok(match row.work {
+                        Work::Lookup(freshness) => client.with_consistency(consistency(freshness)),
+                        _ => client,
+                    })
+                })
+                .collect::<Result<_, Failure>>()?;
+            let ways = ways(row, &clients);
             let caller = |number: usize| {
-                let client = match row.work {
-                    Work::Lookup(freshness) => clients[number % clients.len()].with_consistency(consistency(freshness)),
-                    _ => clients[number % clients.len()].clone(),
-                };
-                Box::new(JangbuCaller { client, gatherer: gatherer.clone(), held: Vec::new() }) as Box<dyn Caller>
+                let way = ways[number % ways.len()].clone();
+                let place = number % ways.len() % PLACES.len();
+                let client = clients[number % clients.len()].clone();
+                Box::new(JangbuCaller { client, way, place, held: Vec::new() }) as Box<dyn Caller>
             };
             Ok((0..row.callers_count as usize).map(caller).collect())
         }
@@ -136,6 +140,18 @@ impl System for Jangbu {
             }
         }
         .boxed()
+    }
+}
+
+/// Through what the callers of a row ask, each of them the next one.
+fn ways(row: &Row, clients: &[Client]) -> Vec<Way> {
+    let config = StreamConfig { window: GATHERED_WINDOW, deadline: TIMEOUT };
+    match (row.gathered, row.is_read()) {
+        (false, _) => clients.iter().map(|_| Way::Calls).collect(),
+        (true, true) => {
+            clients[..PLACES.len()].iter().map(|client| Way::Lookups(client.gather_lookups(GATHERED_WINDOW))).collect()
+        }
+        (true, false) => vec![Way::Transfers(clients[0].gather(config))],
     }
 }
 
@@ -168,9 +184,19 @@ async fn opened(ticket: jangbu_client::Ticket) -> Result<(), Failure> {
     }
 }
 
+/// How a caller's requests get to the cluster.
+#[derive(Clone)]
+enum Way {
+    /// One call each.
+    Calls,
+    Transfers(Gatherer),
+    Lookups(LookupGatherer),
+}
+
 struct JangbuCaller {
     client: Client,
-    gatherer: Option<Gatherer>,
+    way: Way,
+    place: usize,
     /// What the last `Hold` held.
     held: Vec<Transfer>,
 }
@@ -192,9 +218,9 @@ impl JangbuCaller {
 
     async fn create(&self, transfers: &[Transfer]) -> Result<(), Failure> {
         loop {
-            let answer = match &self.gatherer {
-                Some(gatherer) => gatherer.create_transfer(transfers[0]).await.map(|result| vec![result]),
-                None => self.client.create_transfers(transfers).await.map(|created| created.results),
+            let answer = match &self.way {
+                Way::Transfers(gatherer) => gatherer.create_transfer(transfers[0]).await.map(|result| vec![result]),
+                _ => self.client.create_transfers(transfers).await.map(|created| created.results),
             };
             match answer {
                 Ok(results) => {
@@ -236,8 +262,14 @@ impl Caller for JangbuCaller {
                     self.create(&self.held.iter().map(post).collect::<Vec<_>>()).await
                 }
                 Request::Lookup(number) => {
-                    let found = self.client.lookup_accounts(&[account_id(*number)]).await;
-                    one_found(found.map_err(access::failure)?.value.len(), *number)
+                    let id = account_id(*number);
+                    let found_count = match &self.way {
+                        Way::Lookups(gatherer) => {
+                            gatherer.lookup_account(id).await.map(|found| usize::from(found.value.is_some()))
+                        }
+                        _ => self.client.lookup_accounts(&[id]).await.map(|found| found.value.len()),
+                    };
+                    one_found(found_count.map_err(access::failure)?, *number)
                 }
                 Request::History(number) => {
                     let filter = AccountFilter {
@@ -253,6 +285,10 @@ impl Caller for JangbuCaller {
             }
         }
         .boxed()
+    }
+
+    fn place(&self) -> usize {
+        self.place
     }
 }
 

@@ -7,12 +7,20 @@ use serde::Serialize;
 
 use super::driver::{Answers, Load, Pace, Quantiles};
 use super::row::{LARGEST, ROWS, Row};
-use super::system::System;
+use super::system::{PLACES, System};
 use super::usage::Usage;
 use crate::error::Failure;
 
 /// Where latency is measured without coordinated omission: at this share of the highest rate.
 const OPEN_LOOP_SHARE: f64 = 0.8;
+
+/// Between rows the replicas are looked at this often, and not longer than that; there is idleness that is never quite idle.
+const SETTLE_LOOK: Duration = Duration::from_millis(200);
+const SETTLE_LOOKS_MAX: u32 = 15;
+/// Heartbeats, timers and the like of three replicas, as a share of one processor, …
+const IDLE_SHARE: f64 = 0.15;
+/// … and in one look.
+const IDLE_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -32,9 +40,19 @@ pub struct Outcome {
     pub open: Quantiles,
     /// From the moment in which a follower was killed.
     pub per_second_while_killed: f64,
+    /// Of a read, replica by replica; none where only one was asked.
+    pub places: Vec<Place>,
     pub cpu_us_per_transfer_and_replica: f64,
     pub bytes_written_per_transfer_and_replica: f64,
     pub memory_mib_largest_replica: f64,
+}
+
+/// What one replica answered, in the closed loop.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    pub place: &'static str,
+    pub per_second: f64,
+    pub closed: Quantiles,
 }
 
 impl Outcome {
@@ -50,6 +68,7 @@ pub async fn row(system: &mut dyn System, row: &'static Row, seed: u64, times: T
     let per_request = f64::from(row.per_request());
     let closed = Pace { warm_up: times.warm_up, measured: times.measured, rate: None, requests_max: None };
 
+    settled(system).await;
     let load = Load::begin(system.callers(row).await?, row, seed, closed);
     let (before, after) = usage_during(system, &load).await;
     let answers = load.finish().await?;
@@ -60,7 +79,7 @@ pub async fn row(system: &mut dyn System, row: &'static Row, seed: u64, times: T
 
     let rate = (answers.per_second() * OPEN_LOOP_SHARE).max(1.0);
     let open = Load::begin(system.callers(row).await?, row, seed + 1, Pace { rate: Some(rate), ..closed });
-    let open = open.finish().await?;
+    let open = open.finish_due().await?;
 
     let killed = while_killed(system, row, seed + 2, closed).await?;
     Ok(Outcome {
@@ -70,11 +89,36 @@ pub async fn row(system: &mut dyn System, row: &'static Row, seed: u64, times: T
         closed: answers.quantiles(),
         open: open.quantiles(),
         per_second_while_killed: killed.per_second() * per_request,
+        places: if row.is_read() { places(&answers) } else { Vec::new() },
         cpu_us_per_transfer_and_replica: per_transfer(used.cpu_seconds * 1e6),
         bytes_written_per_transfer_and_replica: per_transfer(used.bytes_written as f64),
         memory_mib_largest_replica: after.iter().map(|usage| usage.memory_bytes).max().unwrap_or(0) as f64
             / f64::from(1 << 20),
     })
+}
+
+/// Waits until the replicas have done in the background what the row before left them to do, so that no row pays for another.
+async fn settled(system: &dyn System) {
+    let usage = || system.replicas().into_iter().map(Usage::of_tree).collect::<Vec<_>>();
+    let mut before = usage();
+    for _ in 0..SETTLE_LOOKS_MAX {
+        tokio::time::sleep(SETTLE_LOOK).await;
+        let now = usage();
+        let used = sum_of_differences(&before, &now);
+        if used.cpu_seconds <= SETTLE_LOOK.as_secs_f64() * IDLE_SHARE && used.bytes_written < IDLE_BYTES {
+            return;
+        }
+        before = now;
+    }
+}
+
+fn places(answers: &Answers) -> Vec<Place> {
+    let of = |(number, place): (usize, &'static str)| {
+        let answers = answers.of(number);
+        Place { place, per_second: answers.per_second(), closed: answers.quantiles() }
+    };
+    let places: Vec<Place> = PLACES.into_iter().enumerate().map(of).filter(|place| place.per_second > 0.0).collect();
+    if places.len() > 1 { places } else { Vec::new() }
 }
 
 /// What each replica had used when the measured time began, and when it ended.
@@ -99,6 +143,7 @@ fn sum_of_differences(before: &[Usage], after: &[Usage]) -> Usage {
 
 /// The answers that came after a follower was killed.
 async fn while_killed(system: &mut dyn System, row: &Row, seed: u64, pace: Pace) -> Result<Answers, Failure> {
+    system.make_ready_for_a_kill().await?;
     let load = Load::begin(system.callers(row).await?, row, seed, pace);
     tokio::time::sleep_until(load.measured_from.into()).await;
     system.kill_follower().await?;
@@ -120,6 +165,7 @@ pub struct Recovery {
 
 pub async fn recovery(system: &mut dyn System, times: Times) -> Result<Recovery, Failure> {
     let sixteen = &ROWS[1];
+    system.make_ready_for_a_kill().await?;
     // Long enough for a slow election.
     let measured = times.measured.max(Duration::from_secs(4));
     let pace = Pace { warm_up: times.warm_up, measured, rate: None, requests_max: None };

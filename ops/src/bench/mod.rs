@@ -12,6 +12,9 @@
 //! Systems take turns, round by round, each with three fresh replicas that sync what they acknowledge. Figures of different
 //! runs, or machines, are not to be compared; the ratios within one are.
 //!
+//! Laws
+//! * What was measured is told, also by a run that is interrupted or fails.
+//!
 //! Not here: proofs that nothing is lost (`verify`, `demo`, the simulation).
 
 pub mod chart;
@@ -27,9 +30,10 @@ pub mod system;
 pub mod usage;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Global;
 use crate::error::{During as _, Failure};
@@ -39,12 +43,15 @@ use report::Report;
 use row::{ROWS, Row};
 use system::{Name, System};
 
+/// Long enough for connections to be made, queues to fill, and the gathering of requests to find its measure.
+const WARM_UP: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  jangbu bench                                     every row on every system, three rounds: half an hour
+  jangbu bench                                     every row on every system, three rounds: 25 minutes
   jangbu bench --systems jangbu --rounds 1         this cluster alone
   jangbu bench --rows callers --seconds 2          rows whose name contains a word
-  jangbu bench --chart docs/bench.svg -o json      a chart, and everything for programs
+  jangbu bench --chart bench.svg --json bench.json a chart, and everything for programs
   jangbu bench --long 20000000 --rows none         does the rate decay as the books grow?")]
 pub struct Arguments {
     /// What to compare.
@@ -56,8 +63,8 @@ pub struct Arguments {
     /// How often each system is started anew and measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// How long each of a row's three measurements takes, after a warm-up of a second.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    /// How long each of a row's three measurements takes, after a warm-up of half a second.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// At the end, so many transfers in largest requests on this cluster: the rate of each tenth.
     #[arg(long, value_name = "TRANSFERS", value_parser = clap::value_parser!(u64).range(100_000..=1_000_000_000))]
@@ -65,6 +72,9 @@ pub struct Arguments {
     /// Write a chart of the rates to this file, as SVG.
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
+    /// Write all that was measured to this file, beside the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Where the systems keep their data; made, and removed at the end. Takes up to 20 GB.
     #[arg(long, value_name = "FOLDER", default_value = "jangbu-bench")]
     dir: PathBuf,
@@ -77,26 +87,35 @@ impl Arguments {
                 .advise("remove it, or name another folder with --dir"));
         }
         std::fs::create_dir_all(&self.dir).during(|| self.dir.display().to_string())?;
-        let measured = tokio::select! {
-            measured = self.measure() => measured,
+        let began = Instant::now();
+        let mut report = Report::new(self.rounds, self.seconds);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let ended = tokio::select! {
+            ended = self.measure(&mut report) => ended,
             _ = tokio::signal::ctrl_c() => Err(Failure::general("interrupted")),
+            _ = terminate.recv() => Err(Failure::general("told to end")),
         };
         std::fs::remove_dir_all(&self.dir).during(|| self.dir.display().to_string())?;
-        let report = measured?;
-        if let Some(path) = &self.chart {
-            std::fs::write(path, chart::svg(&report)).during(|| path.display().to_string())?;
-        }
-        output::show(global.output, &report, Report::text)
+        report.seconds_taken = began.elapsed().as_secs();
+        report.cut_short = ended.as_ref().err().map(|failure| failure.message.clone());
+        self.tell(&report, global)?;
+        ended
     }
 
-    async fn measure(&self) -> Result<Report, Failure> {
+    fn tell(&self, report: &Report, global: &Global) -> Result<(), Failure> {
+        if let Some(path) = &self.chart {
+            std::fs::write(path, chart::svg(report)).during(|| path.display().to_string())?;
+        }
+        if let Some(path) = &self.json {
+            let json = serde_json::to_string_pretty(report).map_err(std::io::Error::other)?;
+            std::fs::write(path, json).during(|| path.display().to_string())?;
+        }
+        output::show(global.output, report, Report::text)
+    }
+
+    async fn measure(&self, report: &mut Report) -> Result<(), Failure> {
         let rows = self.chosen();
-        let times = Times {
-            // What the row before left to be done in the background should be over.
-            warm_up: Duration::from_secs(1),
-            measured: Duration::from_secs(self.seconds.into()),
-        };
-        let mut report = Report::new(self.rounds, self.seconds);
+        let times = Times { warm_up: WARM_UP, measured: Duration::from_secs(self.seconds.into()) };
         let steps = u64::from(self.rounds) * self.systems.len() as u64 * (rows.len() as u64 + 1);
         let bar = progress::bar("measuring", steps);
         for round in 1..=self.rounds {
@@ -127,7 +146,7 @@ impl Arguments {
             report.long = measure::long(system.as_mut(), count).await?;
         }
         bar.finish_and_clear();
-        Ok(report)
+        Ok(())
     }
 
     fn chosen(&self) -> Vec<&'static Row> {

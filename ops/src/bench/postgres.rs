@@ -6,15 +6,15 @@
 //! Not here: failover. Nothing takes the primary's place by itself.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::process::Command;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::jangbu::one_found;
@@ -37,6 +37,7 @@ synchronous_commit = on
 full_page_writes = on
 shared_buffers = 1GB
 max_wal_size = 8GB
+checkpoint_timeout = 1h
 wal_compression = on
 max_connections = 200
 wal_level = replica
@@ -72,14 +73,15 @@ impl Postgres {
         };
         process::own(folder, postgres.user)?;
         postgres
-            .run("initdb", &["-D", &postgres.data(0), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"])?;
+            .run("initdb", &["-D", &postgres.data(0), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"])
+            .await?;
         postgres.configure(0, "synchronous_standby_names = 'ANY 1 (standby1, standby2)'\n")?;
         // The standbys are copies of a primary that waits for nobody yet.
         postgres.spawn(0, &["-c", "synchronous_standby_names="])?;
         let client = postgres.until_it_serves(0).await?;
         client.batch_execute(SCHEMA).await?;
         for standby in [1, 2] {
-            postgres.copy(standby)?;
+            postgres.copy(standby).await?;
             postgres.spawn(standby, &[])?;
             postgres.until_it_serves(standby).await?;
         }
@@ -93,14 +95,14 @@ impl Postgres {
         self.folder.join(format!("replica-{replica}")).display().to_string()
     }
 
-    /// Runs one of its programs to the end.
-    fn run(&self, program: &str, arguments: &[&str]) -> Result<(), Failure> {
+    /// Runs one of its programs to the end; it ends with us if we give up.
+    async fn run(&self, program: &str, arguments: &[&str]) -> Result<(), Failure> {
         let mut command = Command::new(self.programs.join(program));
-        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null()).kill_on_drop(true);
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
-        let output = command.output().during(|| program.to_string())?;
+        let output = command.output().await.during(|| program.to_string())?;
         match output.status.success() {
             true => Ok(()),
             false => Err(Failure::general(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))),
@@ -115,9 +117,10 @@ impl Postgres {
     }
 
     /// A standby is a copy of the primary that follows it.
-    fn copy(&self, standby: usize) -> Result<(), Failure> {
+    async fn copy(&self, standby: usize) -> Result<(), Failure> {
         let source = format!("host=127.0.0.1 port={} user=postgres application_name=standby{standby}", self.ports[0]);
-        self.run("pg_basebackup", &["-D", &self.data(standby), "-d", &source, "-R", "-X", "stream", "-c", "fast"])?;
+        self.run("pg_basebackup", &["-D", &self.data(standby), "-d", &source, "-R", "-X", "stream", "-c", "fast"])
+            .await?;
         self.configure(standby, "")
     }
 
@@ -219,7 +222,8 @@ impl System for Postgres {
             let last = count as i64 - 1;
             let open = "insert into accounts (id) select generate_series(0, $1::bigint) on conflict do nothing";
             client.execute(open, &[&last]).await?;
-            client.batch_execute("vacuum analyze").await?;
+            client.batch_execute("vacuum analyze accounts").await?;
+            client.batch_execute("analyze transfers").await?;
             Ok(())
         }
         .boxed()
@@ -227,19 +231,35 @@ impl System for Postgres {
 
     fn callers<'a>(&'a self, row: &'a Row) -> BoxFuture<'a, Result<Vec<Box<dyn Caller>>, Failure>> {
         async move {
-            let mut connections = Vec::new();
+            let mut opened = Vec::new();
             for number in 0..row.callers_count.min(CONNECTIONS_MAX) as usize {
                 // Standbys answer from what they have; only the primary knows what is committed.
                 let replica = if row.work == Work::Lookup(Freshness::Local) { number % 3 } else { 0 };
                 let client = self.connect(replica).await?;
-                connections.push(Arc::new(Connection::prepare(client, row).await?));
+                opened.push(Arc::new(Connection::prepare(client, row).await?));
             }
+            let connections: Arc<[Arc<Connection>]> = opened.into();
             let caller = |number: usize| {
                 let connection = connections[number % connections.len()].clone();
                 let number = self.next_caller.fetch_add(1, Ordering::Relaxed);
-                Box::new(PostgresCaller { connection, next_id: number << 40, held: Vec::new() }) as Box<dyn Caller>
+                let others = connections.clone();
+                Box::new(PostgresCaller { connection, others, next_id: number << 40, held: Vec::new() })
+                    as Box<dyn Caller>
             };
             Ok((0..row.callers_count as usize).map(caller).collect())
+        }
+        .boxed()
+    }
+
+    /// What the log tells so far is written to the tables' files, on the primary and then on the standbys: the one that is killed
+    /// replays what comes after it, and not all that was done since the start. Not before what is measured at full strength:
+    /// after a checkpoint PostgreSQL logs whole pages.
+    fn make_ready_for_a_kill(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            for replica in 0..self.ports.len() {
+                self.until_it_serves(replica).await?.batch_execute("checkpoint").await?;
+            }
+            Ok(())
         }
         .boxed()
     }
@@ -285,8 +305,8 @@ impl Connection {
     async fn prepare(client: Client, row: &Row) -> Result<Connection, Failure> {
         let texts: &[&str] = match row.work {
             Work::Pay { per_request: 1, .. } => &["select pay($1, $2, $3, $4)"],
-            Work::Pay { .. } => &["select pay_many($1, $2, $3, $4)"],
-            Work::TwoPhase { .. } => &["select hold_many($1, $2, $3, $4)", "select post_many($1, $2)"],
+            Work::Pay { .. } => &["select pay_many($1, $2, $3, $4, hold => false)"],
+            Work::TwoPhase { .. } => &["select pay_many($1, $2, $3, $4, hold => true)", "select post_many($1, $2)"],
             Work::Lookup(_) => &["select * from accounts where id = $1"],
             Work::History => &["(select * from transfers where debit_id = $1 order by id desc limit 10) \
                 union all (select * from transfers where credit_id = $1 order by id desc limit 10) \
@@ -302,6 +322,8 @@ impl Connection {
 
 struct PostgresCaller {
     connection: Arc<Connection>,
+    /// Where it goes when its replica is killed: all of the row's.
+    others: Arc<[Arc<Connection>]>,
     next_id: i64,
     held: Vec<i64>,
 }
@@ -346,6 +368,23 @@ impl PostgresCaller {
         Ok(ids)
     }
 
+    /// How many were found. A standby may be gone; the primary is there as long as the row lasts.
+    async fn lookup(&mut self, number: u64) -> Result<usize, Failure> {
+        let ask = async |connection: &Connection| {
+            connection.client.query(&connection.statements[0], &[&(number as i64)]).await.map(|found| found.len())
+        };
+        loop {
+            match ask(&self.connection).await {
+                Ok(count) => return Ok(count),
+                Err(error) if !error.is_closed() => return Err(error.into()),
+                Err(error) => {
+                    let live = self.others.iter().find(|connection| !connection.client.is_closed());
+                    self.connection = live.ok_or(error)?.clone();
+                }
+            }
+        }
+    }
+
     async fn post(&mut self) -> Result<(), Failure> {
         let held = std::mem::take(&mut self.held);
         let ids = self.ids(held.len());
@@ -366,11 +405,7 @@ impl Caller for PostgresCaller {
                     Ok(())
                 }
                 Request::Post => self.post().await,
-                Request::Lookup(number) => {
-                    let Connection { client, statements } = &*self.connection;
-                    let found = client.query(&statements[0], &[&(*number as i64)]).await?;
-                    one_found(found.len(), *number)
-                }
+                Request::Lookup(number) => one_found(self.lookup(*number).await?, *number),
                 Request::History(number) => {
                     let Connection { client, statements } = &*self.connection;
                     Ok(client.query(&statements[0], &[&(*number as i64)]).await.map(drop)?)

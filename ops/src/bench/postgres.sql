@@ -40,32 +40,8 @@ begin
     return true;
 end $$;
 
-create function pay_many(ids bigint[], debits bigint[], credits bigint[], amounts bigint[]) returns bigint
-language plpgsql as $$
-declare
-    created bigint;
-begin
-    perform 1 from accounts where id = any (debits || credits) order by id for update;
-    with fresh as (
-        insert into transfers (id, debit_id, credit_id, amount)
-            select * from unnest(ids, debits, credits, amounts)
-            on conflict (id) do nothing
-            returning debit_id, credit_id, amount
-    ), change as (
-        select id, sum(debit)::bigint as debit, sum(credit)::bigint as credit from (
-            select debit_id as id, amount as debit, 0 as credit from fresh
-            union all
-            select credit_id, 0, amount from fresh
-        ) sides group by id
-    ), changed as (
-        update accounts a set debits_posted = a.debits_posted + c.debit, credits_posted = a.credits_posted + c.credit
-            from change c where a.id = c.id
-    )
-    select count(*) into created from fresh;
-    return created;
-end $$;
-
-create function hold_many(ids bigint[], debits bigint[], credits bigint[], amounts bigint[]) returns bigint
+-- `hold`: the amounts are kept pending until post_many posts them.
+create function pay_many(ids bigint[], debits bigint[], credits bigint[], amounts bigint[], hold boolean) returns bigint
 language plpgsql as $$
 declare
     created bigint;
@@ -73,7 +49,7 @@ begin
     perform 1 from accounts where id = any (debits || credits) order by id for update;
     with fresh as (
         insert into transfers (id, debit_id, credit_id, amount, state)
-            select *, 1 from unnest(ids, debits, credits, amounts)
+            select *, hold::int from unnest(ids, debits, credits, amounts)
             on conflict (id) do nothing
             returning debit_id, credit_id, amount
     ), change as (
@@ -83,7 +59,11 @@ begin
             select credit_id, 0, amount from fresh
         ) sides group by id
     ), changed as (
-        update accounts a set debits_pending = a.debits_pending + c.debit, credits_pending = a.credits_pending + c.credit
+        update accounts a set
+            debits_posted = a.debits_posted + case when hold then 0 else c.debit end,
+            credits_posted = a.credits_posted + case when hold then 0 else c.credit end,
+            debits_pending = a.debits_pending + case when hold then c.debit else 0 end,
+            credits_pending = a.credits_pending + case when hold then c.credit else 0 end
             from change c where a.id = c.id
     )
     select count(*) into created from fresh;

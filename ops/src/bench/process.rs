@@ -40,6 +40,12 @@ pub fn own(folder: &Path, user: Option<User>) -> Result<(), Failure> {
     std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid)).during(|| folder.display().to_string())
 }
 
+/// When nothing can be awaited, a process is asked so often to end, the last time with SIGKILL; …
+const ATTEMPTS_MAX: u32 = 6;
+/// … and looked at so often after each, half a second in all.
+const LOOKS_PER_ATTEMPT: u32 = 50;
+const LOOK: Duration = Duration::from_millis(10);
+
 pub struct Process(Child);
 
 impl Process {
@@ -89,10 +95,17 @@ impl Process {
         Ok(())
     }
 
-    /// Where nothing can be awaited any more.
+    /// Where nothing can be awaited any more. Asks more than once: a program that is just starting may miss a signal.
     pub fn end_now(mut self, signal: libc::c_int) {
-        self.signal(signal);
-        let _ = self.0.wait(); // it has ended, one way or the other
+        for attempt in 0..ATTEMPTS_MAX {
+            self.signal(if attempt + 1 < ATTEMPTS_MAX { signal } else { libc::SIGKILL });
+            for _ in 0..LOOKS_PER_ATTEMPT {
+                if !matches!(self.0.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(LOOK);
+            }
+        }
     }
 
     fn signal(&self, signal: libc::c_int) {
@@ -112,6 +125,18 @@ mod tests {
         let process = Process::start(Path::new("sleep"), &["1000"], &folder, &log, None).unwrap();
         let pid = process.pid();
         process.end(libc::SIGTERM, Duration::from_secs(10)).await.unwrap();
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        fs::remove_file(log).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_ignores_the_signal_ends_all_the_same() {
+        let folder = std::env::temp_dir();
+        let log = folder.join(format!("jangbu-bench-deaf-{}", std::process::id()));
+        let deaf = ["-c", "trap '' QUIT; while :; do sleep 0.1; done"];
+        let process = Process::start(Path::new("sh"), &deaf, &folder, &log, None).unwrap();
+        let pid = process.pid();
+        process.end_now(libc::SIGQUIT);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         fs::remove_file(log).unwrap();
     }

@@ -9,8 +9,9 @@ use std::fs;
 use serde::Serialize;
 
 use super::driver::Quantiles;
-use super::measure::{Outcome, Recovery, Tenth};
+use super::measure::{Outcome, Place, Recovery, Tenth};
 use super::row::ROWS;
+use super::system::PLACES;
 use crate::output;
 use crate::text;
 
@@ -21,7 +22,12 @@ const OURS: &str = "jangbu";
 pub struct Report {
     pub machine: Machine,
     pub rounds: u32,
+    /// Of each measurement.
     pub seconds: u32,
+    /// By the whole run.
+    pub seconds_taken: u64,
+    /// Why not all was measured.
+    pub cut_short: Option<String>,
     outcomes: Vec<Outcome>,
     recoveries: Vec<Recovery>,
     pub long: Vec<Tenth>,
@@ -94,6 +100,8 @@ impl Report {
             machine: Machine::this(),
             rounds,
             seconds,
+            seconds_taken: 0,
+            cut_short: None,
             outcomes: Vec::new(),
             recoveries: Vec::new(),
             long: Vec::new(),
@@ -111,9 +119,9 @@ impl Report {
     /// In the order in which they were measured.
     pub fn systems(&self) -> Vec<&'static str> {
         let mut systems: Vec<&'static str> = Vec::new();
-        for recovery in &self.recoveries {
-            if !systems.contains(&recovery.system) {
-                systems.push(recovery.system);
+        for outcome in &self.outcomes {
+            if !systems.contains(&outcome.system) {
+                systems.push(outcome.system);
             }
         }
         systems
@@ -141,21 +149,34 @@ impl Report {
         Some(ours / best)
     }
 
-    pub fn text(&self) -> String {
+    /// The machine, and how long it was measured.
+    pub fn heading(&self) -> String {
         let Machine { cores, memory_gib, processor, kernel, load_average } = &self.machine;
-        let mut parts = vec![format!(
-            "{cores} cores ({processor}), {memory_gib} GiB, Linux {kernel}, load average before {load_average}\n\
-             {} round(s), each measurement {} s; medians (least–most)",
-            self.rounds, self.seconds
-        )];
+        format!(
+            "{cores} cores ({processor}), {memory_gib} GiB, Linux {kernel}, load average before {load_average}; \
+             {} rounds, each measurement {} s, {} min in all",
+            self.rounds,
+            self.seconds,
+            self.seconds_taken.div_ceil(60)
+        )
+    }
+
+    pub fn text(&self) -> String {
+        let mut parts = vec![format!("{}\nmedians (least–most)", self.heading())];
+        if let Some(cause) = &self.cut_short {
+            parts.push(format!("Not all was measured: {cause}"));
+        }
         if !self.outcomes.is_empty() {
             parts.push(format!("Transfers or reads a second\n{}", self.rates_text()));
             parts.push(format!("Latency in ms at 80 % of that rate, p50 / p99 / p99.9\n{}", self.latency_text()));
             parts.push(format!("Rate once a follower is killed\n{}", self.killed_text()));
+            parts.push(format!("Reads at each replica: a second, p50 / p99 in ms\n{}", self.places_text()));
             parts.push(format!(
                 "Per transfer and replica: CPU in µs, bytes written; memory of the largest replica\n{}",
                 self.cost_text()
             ));
+        }
+        if !self.recoveries.is_empty() {
             parts.push(format!("Recovery, in ms\n{}", self.recovery_text()));
         }
         if !self.long.is_empty() {
@@ -191,6 +212,29 @@ impl Report {
         let cell =
             |row: &str, system: &str| Some(self.figure(row, system, |outcome| outcome.per_second_while_killed)?.text());
         self.table(&[], cell, |_| vec![])
+    }
+
+    fn places_text(&self) -> String {
+        let mut lines = Vec::new();
+        for (row, system) in
+            self.rows().into_iter().flat_map(|row| self.systems().into_iter().map(move |system| (row, system)))
+        {
+            let cells: Vec<String> = PLACES.iter().filter_map(|place| self.place_text(row, system, place)).collect();
+            if !cells.is_empty() {
+                lines.push([row.to_string(), system.to_string()].into_iter().chain(cells).collect::<Vec<_>>());
+            }
+        }
+        output::table(&[&["row", "system"], PLACES.as_slice()].concat(), lines)
+    }
+
+    fn place_text(&self, row: &str, system: &str, place: &str) -> Option<String> {
+        let figure = |figure: fn(&Place) -> f64| {
+            let outcomes = self.outcomes.iter().filter(|outcome| outcome.row == row && outcome.system == system);
+            let places = outcomes.flat_map(|outcome| &outcome.places).filter(|measured| measured.place == place);
+            Some(short(Spread::of(places.map(figure))?.median))
+        };
+        let (rate, p50) = (figure(|place| place.per_second)?, figure(|place| place.closed.p50_ms)?);
+        Some(format!("{rate}, {p50} / {}", figure(|place| place.closed.p99_ms)?))
     }
 
     fn cost_text(&self) -> String {
@@ -266,6 +310,7 @@ pub(super) mod tests {
                 closed: Quantiles::default(),
                 open: Quantiles::default(),
                 per_second_while_killed: 0.0,
+                places: Vec::new(),
                 cpu_us_per_transfer_and_replica: 0.0,
                 bytes_written_per_transfer_and_replica: 0.0,
                 memory_mib_largest_replica: 0.0,

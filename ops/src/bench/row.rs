@@ -20,7 +20,7 @@ pub struct Row {
     pub callers_count: u32,
     pub work: Work,
     pub accounts_count: u64,
-    /// Callers hand single transfers to one client, which gathers them into requests.
+    /// Callers hand single transfers, or lookups, to a client that gathers them into requests.
     pub gathered: bool,
 }
 
@@ -96,6 +96,8 @@ pub const ROWS: &[Row] = &[
     read("lookup, linearizable, 1,000 callers", 1_000, Work::Lookup(Freshness::Linearizable)),
     read("lookup, bounded staleness, 1,000 callers", 1_000, Work::Lookup(Freshness::BoundedStaleness)),
     read("lookup, local, 1,000 callers", 1_000, Work::Lookup(Freshness::Local)),
+    gathered(read("lookup, linearizable, 1,000 in flight, gathered", 1_000, Work::Lookup(Freshness::Linearizable))),
+    gathered(read("lookup, local, 1,000 in flight, gathered", 1_000, Work::Lookup(Freshness::Local))),
     read("history of an account, 16 callers", 16, Work::History),
     Row {
         accounts_count: ACCOUNTS_COUNT_LARGE,
@@ -181,6 +183,10 @@ impl Requests {
 }
 
 impl Row {
+    pub fn is_read(&self) -> bool {
+        matches!(self.work, Work::Lookup(_) | Work::History)
+    }
+
     /// Transfers, or reads, that one request does.
     pub fn per_request(&self) -> u32 {
         match self.work {

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::row::{Request, Row};
@@ -26,6 +27,11 @@ pub trait System: Send + Sync {
     /// Callers of a row, each for a task of its own.
     fn callers<'a>(&'a self, row: &'a Row) -> BoxFuture<'a, Result<Vec<Box<dyn Caller>>, Failure>>;
 
+    /// Done before a load under which a replica is killed, so that it comes back soon: outside of all measured time.
+    fn make_ready_for_a_kill(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     /// Kills a replica that does not lead, with SIGKILL.
     fn kill_follower(&mut self) -> BoxFuture<'_, Result<(), Failure>>;
 
@@ -40,7 +46,15 @@ pub trait System: Send + Sync {
 pub trait Caller: Send {
     /// Asks until it is done: a retry is part of the time that it takes.
     fn ask<'a>(&'a mut self, request: &'a Request) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Which replica it asks first: an index into [`PLACES`].
+    fn place(&self) -> usize {
+        0
+    }
 }
+
+/// The replicas by what they were when the row began.
+pub const PLACES: [&str; 3] = ["leader", "first follower", "second follower"];
 
 /// The systems that can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
