@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The same work on this ledger, PostgreSQL and etcd, three replicas each, in one run on this machine.
 #
-#   ops/bench.sh                          every row, three rounds: more than half an hour
-#   ops/bench.sh --rounds 1 --seconds 2   a first look
+#   ops/bench.sh                          every row, three rounds: about 25 minutes
+#   ops/bench.sh --rounds 1 --seconds 1   a first look: 6 minutes
 #   ops/bench.sh --help                   which rows, which systems, a chart, JSON
 #
 # Wants a machine that does nothing else, and up to 20 GB of disk. PostgreSQL and etcd come from the distribution's packages;
