@@ -19,7 +19,7 @@ jangbu=$CARGO_TARGET_DIR/release/jangbu
 work=$(mktemp -d)
 trap '"$jangbu" dev stop --dir "$work/cluster" --remove >&2; rm -rf "$work"' EXIT
 
-"$jangbu" dev start --dir "$work/cluster" >&2
+"$jangbu" dev start --plain --dir "$work/cluster" >&2
 cd "$work/cluster"
 "$jangbu" load --clients "$clients" --batch "$batch" --duration 8s >&2 &
 sleep 2
