@@ -112,6 +112,11 @@ pub fn failure(address: &str, status: &Status) -> Failure {
             Failure::new(Kind::Unavailable, format!("{address}: no answer in time ({})", status.message()))
                 .advise("give it longer with --timeout, or see which nodes answer: jangbu cluster health")
         }
+        (Code::Unimplemented, _) => Failure::new(
+            Kind::Conflict,
+            format!("{address}: the program of this node is older and doesn't know this call"),
+        )
+        .advise("exchange its program first, or ask where a newer one leads: jangbu leader move NODE"),
         (Code::InvalidArgument, _) => Failure::new(Kind::Usage, message),
         (Code::Unauthenticated | Code::PermissionDenied, _) => access::denied(message),
         (Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted | Code::NotFound, _) => {
