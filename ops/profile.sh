@@ -17,13 +17,13 @@ install_packages linux-perf
 (cd "$root" && cargo build --release --locked --workspace --bins >&2)
 jangbu=$CARGO_TARGET_DIR/release/jangbu
 work=$(mktemp -d)
-trap '"$jangbu" dev stop --dir "$work/cluster" --remove >&2; rm -rf "$work"' EXIT
+cd "$work"
+trap '"$jangbu" dev stop --remove >&2; rm -rf "$work"' EXIT
 
-"$jangbu" dev start --plain --dir "$work/cluster" >&2
-cd "$work/cluster"
+"$jangbu" dev start --plain >&2
 "$jangbu" load --clients "$clients" --batch "$batch" --duration 8s >&2 &
 sleep 2
-nodes=$(pgrep -d, -f "jangbud --config $(pwd -P)/")
+nodes=$(pgrep -d, -f "jangbud --config $(pwd -P)/jangbu-dev/")
 perf record -q -F 199 --call-graph dwarf,8192 -o "$work/perf.data" -p "$nodes" -- sleep 5 >&2
 wait $!
 
