@@ -1,6 +1,6 @@
 //! A replica whose state is wrong although every checksum on its disk is right; and one whose checksums tell.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jangbu_ledger::{Account, AccountId, Amount};
 use jangbu_node::{Environment, Node, NodeError};
@@ -37,7 +37,15 @@ fn stored(cluster: &Cluster, id: u64) -> Arc<dyn Engine> {
     let group = cluster.data_dir(id).join("group-0");
     let current = std::fs::read_to_string(group.join("CURRENT")).expect("it has a state");
     let dir: PathBuf = group.join(current.split_whitespace().next().expect("it names a state"));
-    RocksEngines::new(8 << 20).open(&dir).expect("nobody else has it open")
+    // The last task of a node that has ended may still be closing it.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match RocksEngines::new(8 << 20).open(&dir) {
+            Ok(engine) => return engine,
+            Err(error) => assert!(Instant::now() < deadline, "nobody else has it open: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Gives account 2 one more than it was paid, with the seal of a state that is right.

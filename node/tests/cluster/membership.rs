@@ -3,10 +3,10 @@ use std::time::Duration;
 use jangbu_proto::cluster::v1::{
     AddMemberRequest, InitializeRequest, MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use crate::harness::{Cluster, reason};
+use crate::harness::{Cluster, PATIENCE, reason};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_added_promoted_and_takes_the_place_of_a_dead_one() {
@@ -27,7 +27,12 @@ async fn a_node_is_added_promoted_and_takes_the_place_of_a_dead_one() {
     let status = cluster.status(4).await.unwrap();
     assert_eq!(status.role, "Learner");
 
-    operator.promote_member(PromoteMemberRequest { node_id: 4 }).await.unwrap();
+    // The leader may have yet to hear how far it is.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(status) = operator.promote_member(PromoteMemberRequest { node_id: 4 }).await {
+        assert!(reason(&status) == "LAGGING" && Instant::now() < deadline, "{status:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
     operator.remove_member(RemoveMemberRequest { node_id: dead, force: false }).await.unwrap();
     operator.remove_member(RemoveMemberRequest { node_id: dead, force: false }).await.expect("it is done already");
     cluster

@@ -23,10 +23,15 @@ async fn without_a_quorum_writes_and_linearizable_reads_are_unavailable_and_loca
     assert_eq!(cluster.paid(1, local()).await.unwrap(), 10);
     assert_eq!(cluster.paid(1, bounded(60_000)).await.unwrap(), 10);
 
-    let mut request = Request::new(LookupAccountsRequest { ids: vec![number(1)], read: None });
-    request.set_timeout(Duration::from_millis(800));
-    let refused = cluster.ledger(1).await.lookup_accounts(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    let refused = loop {
+        let mut request = Request::new(LookupAccountsRequest { ids: vec![number(1)], read: None });
+        request.set_timeout(Duration::from_millis(800));
+        let refused = cluster.ledger(1).await.lookup_accounts(request).await.expect_err("nobody can confirm it");
+        // On a busy machine the word of the deadline may be here before the node's.
+        if refused.code() == Code::Unavailable {
+            break refused;
+        }
+    };
     assert!(["NO_QUORUM", "NO_LEADER"].contains(&reason(&refused).as_str()), "{refused:?}");
 
     cluster.until(1, "its state is stale", |status| status.staleness_ns > 300_000_000).await;
