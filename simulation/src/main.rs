@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use jangbu_simulation::{
     determinism,
     faults::{HABITS, KINDS, Plan},
@@ -58,12 +58,8 @@ enum Command {
     },
     /// Runs one seed and prints its story.
     Replay {
-        seed: u64,
-        #[arg(long)]
-        scenario: Option<String>,
-        /// A plan from a file, as `minimize` writes it.
-        #[arg(long)]
-        plan: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
         /// Tells every call as well, also those that were answered.
         #[arg(long)]
         everything: bool,
@@ -76,11 +72,8 @@ enum Command {
     },
     /// Shrinks a failing seed to the fewest faults and the least work that still fail.
     Minimize {
-        seed: u64,
-        #[arg(long)]
-        scenario: Option<String>,
-        #[arg(long)]
-        plan: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
         /// Where the shrunk plan goes.
         #[arg(long)]
         out: Option<PathBuf>,
@@ -90,11 +83,8 @@ enum Command {
     },
     /// Writes one HTML file with the timeline of a seed.
     Report {
-        seed: u64,
-        #[arg(long)]
-        scenario: Option<String>,
-        #[arg(long)]
-        plan: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
         #[arg(long)]
         out: Option<PathBuf>,
     },
@@ -117,6 +107,36 @@ enum Command {
         #[arg(long)]
         plan: String,
     },
+}
+
+/// One run: a seed's, a scenario's with a seed, or a plan's from a file.
+#[derive(Args)]
+struct Which {
+    seed: u64,
+    /// A hand-written story, with what this seed draws for it.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// A plan from a file, as `minimize` and `replay --save-plan` write it.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+}
+
+impl Which {
+    fn plan(&self) -> anyhow::Result<Plan> {
+        if let Some(file) = &self.plan {
+            let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+            return Ok(serde_json::from_str(&text)?);
+        }
+        match &self.scenario {
+            Some(name) => Ok(find(name)?.plan_of(self.seed)),
+            None => Ok(Plan::of_seed(self.seed)),
+        }
+    }
+
+    /// The one command that repeats it.
+    fn again(&self) -> String {
+        again(self.seed, self.scenario.as_deref(), self.plan.as_deref())
+    }
 }
 
 fn parse_seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
@@ -145,30 +165,25 @@ fn act(arguments: Arguments) -> anyhow::Result<bool> {
             let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
             Ok(run_many(plans, jobs, until, twice_percent, must_meet, json))
         }
-        Command::Replay { seed, scenario, plan, everything, save_plan, json } => {
+        Command::Replay { which, everything, save_plan, json } => {
             log_if_asked();
-            let again = again(seed, scenario.as_deref(), plan.as_deref());
-            let plan = one_plan(seed, scenario.as_deref(), plan)?;
+            let plan = which.plan()?;
             if let Some(file) = save_plan {
                 std::fs::write(&file, serde_json::to_string_pretty(&plan)?).context("the plan could not be written")?;
             }
             println!("{}", tell::plan(&plan));
             let story = run::run(&plan, if everything { Tell::Everything } else { Tell::Story });
-            tell_end(&story.outcome, &again);
+            tell_end(&story.outcome, &which.again());
             if json {
                 println!("{}", serde_json::to_string(&story.outcome)?);
             }
             Ok(story.outcome.broken.is_empty())
         }
-        Command::Minimize { seed, scenario, plan, out, minutes } => {
-            shrink(&one_plan(seed, scenario.as_deref(), plan)?, out, minutes)
-        }
-        Command::Report { seed, scenario, plan, out } => {
-            let again = again(seed, scenario.as_deref(), plan.as_deref());
-            let plan = one_plan(seed, scenario.as_deref(), plan)?;
-            let story = run::run(&plan, Tell::Nothing);
-            let out = out.unwrap_or_else(|| format!("seed-{seed}.html").into());
-            std::fs::write(&out, report::html(&story, &runner::commit(), &again))
+        Command::Minimize { which, out, minutes } => shrink(&which.plan()?, out, minutes),
+        Command::Report { which, out } => {
+            let story = run::run(&which.plan()?, Tell::Nothing);
+            let out = out.unwrap_or_else(|| format!("seed-{}.html", which.seed).into());
+            std::fs::write(&out, report::html(&story, &runner::commit(), &which.again()))
                 .context("the report could not be written")?;
             println!("{}", out.display());
             Ok(story.outcome.broken.is_empty())
@@ -210,14 +225,6 @@ fn plans(seeds: std::ops::Range<u64>, scenario: Option<&str>) -> anyhow::Result<
 
 fn find(name: &str) -> anyhow::Result<Scenario> {
     scenarios::find(name).ok_or_else(|| anyhow!("there is no scenario {name}; `jangbu-sim list` names them"))
-}
-
-fn one_plan(seed: u64, scenario: Option<&str>, file: Option<PathBuf>) -> anyhow::Result<Plan> {
-    if let Some(file) = file {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
-        return Ok(serde_json::from_str(&text)?);
-    }
-    scenario.map_or(Ok(Plan::of_seed(seed)), |name| Ok(find(name)?.plan_of(seed)))
 }
 
 /// For whoever looks for a bug: `JANGBU_SIM_LOG` is a filter for what nodes and clients log.
