@@ -40,13 +40,13 @@ marks! {
     PURGED_UNDER = "the log was purged under a follower that needed it" within 100;
     SNAPSHOT_INSTALLED = "a snapshot was installed" within 60;
     SNAPSHOT_OVER_TORN = "a snapshot was installed over a torn log" within 400;
-    SNAPSHOT_CUT_SENDER = "a snapshot's sender died in the middle of it" within 400;
-    SNAPSHOT_CUT_RECEIVER = "a snapshot's receiver died in the middle of it" within 400;
+    SNAPSHOT_CUT_SENDER = "a snapshot's sender died in the middle of it" within 2_000;
+    SNAPSHOT_CUT_RECEIVER = "a snapshot's receiver died in the middle of it" within 2_000;
     DAMAGED_REFUSED = "a snapshot damaged on its way was refused" within 600;
     FOREIGN_REFUSED = "another cluster's snapshot was refused" within 600;
     OLD_SNAPSHOT_KNOWN = "a snapshot of the past was offered to who had it" within 600;
     HEARD_AGAIN = "an old message was heard again" within 100;
-    READ_STOPPED = "a node stopped at a failed read" within 400;
+    READ_STOPPED = "a node stopped at a failed read" within 800;
     FLIP_STOPPED = "a node stopped at a read that returned something wrong" within 400;
     ROT_STOPPED = "a node stopped at a log that had rotted" within 400;
     SYNC_STOPPED = "a node stopped at a failed sync" within 200;
