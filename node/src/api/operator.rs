@@ -129,10 +129,11 @@ impl Operator for OperatorService {
         request: Request<v1::InitializeRequest>,
     ) -> Result<Response<v1::MembershipReply>, Status> {
         let deadline = deadline(request.metadata(), &self.limits);
+        let access = Access::of(&request);
         let addresses = request.into_inner().peer_addresses;
         self.membership.initialize(&addresses, deadline).await.map_err(to_status)?;
         // A new cluster has nothing to go back to.
-        if let Err(error) = self.finalize_first(deadline.min(Instant::now() + FINALIZE_LIMIT)).await {
+        if let Err(error) = self.finalize_first(&access, deadline.min(Instant::now() + FINALIZE_LIMIT)).await {
             tracing::warn!(%error, "the cluster is made, and stays at version 1 until you type: jangbu upgrade finalize");
         }
         Ok(Response::new(self.members()))
@@ -285,10 +286,11 @@ impl OperatorService {
     }
 
     /// The first leader of all may be about to be replaced: asks until there is one that has done it.
-    async fn finalize_first(&self, deadline: Instant) -> Result<(), Status> {
+    async fn finalize_first(&self, access: &Access, deadline: Instant) -> Result<(), Status> {
         loop {
             let mut request = Request::new(v1::FinalizeUpgradeRequest { dry_run: false });
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+            request.extensions_mut().insert(access.clone());
             match self.finalize_upgrade(request).await {
                 Ok(_) => return Ok(()),
                 Err(status) if Instant::now() + FINALIZE_PAUSE >= deadline => return Err(status),
