@@ -3,7 +3,8 @@
 //!     operator -> leader -> recorded as asked for -> done (`membership.rs`, …) -> recorded with what came of it
 //!
 //! Laws
-//! * What is done to the cluster is in the audit trail before it is done; so nobody acts unseen. Below version 2 there is no trail.
+//! * A change of the members, and of the leadership by hand, is in the audit trail before it is done. Below version 2 there is no
+//!   trail; drains, snapshots and the making of the cluster are not in it.
 //! * The version rises only when every member says that its program knows the new one.
 //!
 //! Not here: what the actions mean (`raft_store::admin`), and who may ask (the doors).
@@ -32,9 +33,9 @@ use crate::{
 /// Who asked, and from where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Of a certificate or a token; empty: nobody had to say.
+    /// Of a certificate; `-`: none was proved.
     pub name: String,
-    /// host:port.
+    /// An IP address, of the node that handed the call on if one did; empty: not known.
     pub address: String,
 }
 
