@@ -6,6 +6,8 @@
 //! Laws
 //! * A batch is written whole or not at all, and becomes durable whole or not at all: a crash leaves the state after some prefix of the batches.
 //! * What was written before a [`Engine::flush`] that succeeded is durable. Nothing else promises to be.
+//! * Rows can also be written aside ([`Engine::stage`]) and appear together, durable at once, out of turn with the batches ([`Engine::ingest`]). Nothing durable may refer to
+//!   them before, so a crash leaves at most rows that nobody knows.
 //! * One thread writes at a time (the Flush lane). Any number read.
 //!
 //! Not here: what keys and values mean (`schema.rs`), checksums (`codec.rs`), and the decision when to flush (`flush.rs`).
@@ -16,7 +18,7 @@ pub mod rocks;
 use crate::error::StoreError;
 use crate::schema::Family;
 use bytes::Bytes;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A key and its value.
@@ -39,6 +41,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes durable all that was written. Blocks on the disk.
     fn flush(&self) -> Result<(), StoreError>;
 
+    /// Writes rows aside, where nobody sees them: the puts of a batch, all of one family, in ascending order. What is still aside at a crash is gone.
+    fn stage(&self, batch: Batch) -> Result<Staged, StoreError>;
+
+    /// Makes staged rows visible and durable, in one step. No row of their family may lie between the first and the last of one part. Nothing
+    /// that is ingested is ever written again, which is what it is for.
+    fn ingest(&self, family: Family, parts: Vec<Staged>) -> Result<(), StoreError>;
+
+    /// Lets go of rows from `from` to `to`, both included, that nothing durable refers to. A row may stay as long as it shares a file with one
+    /// outside; asking again is cheap.
+    fn let_go(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError>;
+
     /// Lays a consistent copy of all that was written, synced, into the new folder `dir`. Cheap: files that never change are linked.
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
 
@@ -47,6 +60,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Bytes of memory and disk in use, for the metrics.
     fn usage(&self) -> Usage;
+}
+
+/// Rows that were written aside, as the engine keeps them.
+pub enum Staged {
+    File(PathBuf),
+    Rows(Vec<Row>),
 }
 
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;

@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::engine::Batch;
 use crate::error::StoreError;
 use crate::journal::{self, raise_floor};
-use crate::runs::merge::Merges;
+use crate::runs::merge::{Merges, let_go_between};
 use crate::runs::{BURNT, Catalogue, Pair, RunKind, RunWriter, SideKey, history_key, id_key, pair};
 use crate::schema::{self, ADMIN, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TAIL};
 use crate::stamp::Stamp;
@@ -79,11 +79,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Sweeps away what a crash left of merges.
+    /// Sweeps away what a crash left of merges, or kept from being let go.
     pub fn new(mut disk: Disk, filter_budget_bytes: usize) -> Result<(Keeper, Arc<Disk>), StoreError> {
         sweep(&mut disk)?;
         let disk = Arc::new(disk);
-        Ok((Keeper { disk: disk.clone(), merges: Merges::default(), filter_budget_bytes }, disk))
+        Ok((Keeper { disk: disk.clone(), merges: Merges::new(filter_budget_bytes), filter_budget_bytes }, disk))
     }
 
     /// Makes the cut durable. Blocks on the disk.
@@ -91,8 +91,6 @@ impl Keeper {
         let before = &self.disk;
         let engine = before.engine.clone();
         let mut batch = Batch::new();
-        self.merges.delete_retired(&mut batch);
-
         let tail = write_journal(before, &cut.frozen, &mut batch);
         let mut catalogue = before.catalogue.clone();
         let flushed = write_runs(&cut.frozen, &mut catalogue, &mut batch);
@@ -108,6 +106,7 @@ impl Keeper {
         engine.write(batch)?;
         engine.flush()?;
 
+        self.merges.let_go_of_retired(engine.as_ref(), &catalogue)?;
         self.merges.step(engine.as_ref(), &mut catalogue, flushed)?;
         catalogue.keep_filters_within(self.filter_budget_bytes);
         self.disk = Arc::new(Disk { engine, stamp: cut.stamp, catalogue, tail: tail.events, tail_floor: tail.floor });
@@ -189,7 +188,7 @@ fn write_run(
         return 0;
     }
     pairs.sort_unstable();
-    let mut writer = RunWriter::new(catalogue.draw_run_id(), kind, 0, ids);
+    let mut writer = RunWriter::new(catalogue.draw_run_id(), kind, 0, ids, usize::MAX);
     pairs.iter().for_each(|pair| writer.push(*pair, batch));
     let run = writer.finish(batch).expect("there are pairs");
     catalogue.of_mut(kind).push(run);
@@ -214,6 +213,7 @@ fn write_rows(cut: &Cut, batch: &mut Batch) {
 
 /// Deletes runs that the catalogue doesn't name. Costs a read per run there is.
 fn sweep(disk: &mut Disk) -> Result<(), StoreError> {
+    let_go_between(disk.engine.as_ref(), disk.catalogue.all().map(|run| run.info.id).collect())?;
     let mut batch = Batch::new();
     let mut next = 0;
     while let Some((key, _)) = disk.engine.at_or_after(Family::Runs, &schema::run_key(next, RunPart::Page, 0, 0))? {
@@ -222,9 +222,9 @@ fn sweep(disk: &mut Disk) -> Result<(), StoreError> {
         if !disk.catalogue.all().any(|known| known.info.id == run) {
             batch.delete_range(Family::Runs, &schema::run_key(run, RunPart::Page, 0, 0), &schema::run_end(run));
         }
+        disk.catalogue.never_draw(run);
         next = run + 1;
     }
-    disk.catalogue.next_run = disk.catalogue.next_run.max(next);
     disk.engine.write(batch)
 }
 

@@ -34,6 +34,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// A page of ids is then about 5 KiB, one of history 2 KiB: unpacked in a few microseconds.
 const PAIRS_PER_PAGE: usize = 512;
 
+/// Marks the id of a merged run.
+const MERGED: u64 = 1 << 63;
+
 /// The value of an id that is burnt.
 pub const BURNT: u64 = u64::MAX;
 
@@ -233,16 +236,35 @@ pub struct RunWriter {
     /// The keys of the partition that is being gathered.
     filter_keys: Vec<u64>,
     filters: Vec<(u64, Filter)>,
+    /// How much of them memory may hold; beyond it they are read from disk when asked.
+    filters_budget_bytes: usize,
+}
+
+/// Where the rows of a run go: its pages ascend, and so do its filters, which lie behind them.
+pub trait RunRows {
+    fn put_page(&mut self, key: &[u8], payload: Vec<u8>);
+    fn put_filter(&mut self, key: &[u8], payload: Vec<u8>);
+}
+
+impl RunRows for Batch {
+    fn put_page(&mut self, key: &[u8], payload: Vec<u8>) {
+        self.put_sealed(Family::Runs, key, payload);
+    }
+
+    fn put_filter(&mut self, key: &[u8], payload: Vec<u8>) {
+        self.put_sealed(Family::Runs, key, payload);
+    }
 }
 
 impl RunWriter {
     /// `ids`: the least and the greatest transfer id that will be in it.
-    pub fn new(id: u64, kind: RunKind, level: u8, ids: (u128, u128)) -> RunWriter {
+    pub fn new(id: u64, kind: RunKind, level: u8, ids: (u128, u128), filters_budget_bytes: usize) -> RunWriter {
         let info = RunInfo { id, kind, level, pairs: 0, first: pair(0, 0), last: pair(0, 0), ids };
-        RunWriter { info, page: Vec::with_capacity(PAIRS_PER_PAGE), filter_keys: Vec::new(), filters: Vec::new() }
+        let page = Vec::with_capacity(PAIRS_PER_PAGE);
+        RunWriter { info, page, filter_keys: Vec::new(), filters: Vec::new(), filters_budget_bytes }
     }
 
-    pub fn push(&mut self, pair: Pair, batch: &mut Batch) {
+    pub fn push(&mut self, pair: Pair, rows: &mut impl RunRows) {
         if self.info.pairs == 0 {
             self.info.first = pair;
         } else {
@@ -252,42 +274,60 @@ impl RunWriter {
         self.info.pairs += 1;
         self.page.push(pair);
         if self.page.len() == PAIRS_PER_PAGE {
-            self.write_page(batch);
+            self.write_page(rows);
         }
         if self.info.kind.has_filter() {
             // A key belongs to one partition, whatever the number of its values.
             if self.filter_keys.len() >= KEYS_PER_PARTITION && self.filter_keys.last() != Some(&pair.key) {
-                self.write_filter(batch);
+                self.write_filter(rows);
             }
             self.filter_keys.push(pair.key);
         }
     }
 
     /// The run, or `None` if nothing was pushed.
-    pub fn finish(mut self, batch: &mut Batch) -> Option<Arc<Run>> {
+    pub fn finish(mut self, rows: &mut impl RunRows) -> Option<Arc<Run>> {
         if self.info.pairs == 0 {
             return None;
         }
-        self.write_page(batch);
-        self.write_filter(batch);
-        let filters = if self.info.kind.has_filter() { Filters::Resident(self.filters) } else { Filters::None };
+        self.write_page(rows);
+        self.write_filter(rows);
+        let filters = match self.info.kind.has_filter() {
+            false => Filters::None,
+            true if self.filters.is_empty() => Filters::OnDisk,
+            true => Filters::Resident(self.filters),
+        };
         Some(Arc::new(Run { info: self.info, filters, in_use: Arc::default() }))
     }
 
-    fn write_page(&mut self, batch: &mut Batch) {
+    fn write_page(&mut self, rows: &mut impl RunRows) {
         if let Some(first) = self.page.first() {
             let key = schema::run_key(self.info.id, RunPart::Page, first.key, first.value);
-            batch.put_sealed(Family::Runs, &key, encode_page(&self.page));
+            rows.put_page(&key, encode_page(&self.page));
             self.page.clear();
         }
     }
 
-    fn write_filter(&mut self, batch: &mut Batch) {
+    fn write_filter(&mut self, rows: &mut impl RunRows) {
         if let Some(first) = self.filter_keys.first().copied() {
             let filter = Filter::build(&self.filter_keys);
-            batch.put_sealed(Family::Runs, &schema::run_key(self.info.id, RunPart::Filter, first, 0), filter.encode());
-            self.filters.push((first, filter));
+            rows.put_filter(&schema::run_key(self.info.id, RunPart::Filter, first, 0), filter.encode());
             self.filter_keys.clear();
+            self.keep_filter(first, filter);
+        }
+    }
+
+    /// All of a run's filters are in memory, or none.
+    fn keep_filter(&mut self, first: u64, filter: Filter) {
+        match self.filters_budget_bytes.checked_sub(filter.bytes()) {
+            Some(left) => {
+                self.filters_budget_bytes = left;
+                self.filters.push((first, filter));
+            }
+            None => {
+                self.filters_budget_bytes = 0;
+                self.filters = Vec::new();
+            }
         }
     }
 }
@@ -473,6 +513,17 @@ impl Catalogue {
         self.next_run - 1
     }
 
+    /// The id of a run that others are merged into. These lie behind all that flushes write, so that neither kind lies between the tables of the other,
+    /// which would have to be written again.
+    pub fn draw_merged_id(&mut self) -> u64 {
+        self.draw_run_id() | MERGED
+    }
+
+    /// Draws no id again that was found on disk.
+    pub fn never_draw(&mut self, id: u64) {
+        self.next_run = self.next_run.max((id & !MERGED) + 1);
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Arc<Run>> {
         self.runs.iter().flatten()
     }
@@ -566,7 +617,7 @@ mod tests {
 
     fn write(engine: &dyn Engine, id: u64, kind: RunKind, pairs: &[Pair]) -> Arc<Run> {
         let mut batch = Batch::new();
-        let mut writer = RunWriter::new(id, kind, 0, (0, u128::MAX));
+        let mut writer = RunWriter::new(id, kind, 0, (0, u128::MAX), usize::MAX);
         pairs.iter().for_each(|pair| writer.push(*pair, &mut batch));
         let run = writer.finish(&mut batch).unwrap();
         engine.write(batch).unwrap();
@@ -633,6 +684,23 @@ mod tests {
                 assert_eq!(found, if n < 100_000 { vec![n as u64] } else { vec![] });
             }
         }
+    }
+
+    #[test]
+    fn filters_beyond_the_budget_are_read_from_disk() {
+        let engine = engine();
+        let mut keys: Vec<u64> = (0..100_000u128).map(|n| id_key(TransferId(n))).collect();
+        keys.sort_unstable();
+        let mut batch = Batch::new();
+        let mut writer = RunWriter::new(0, RunKind::Ids, 1, (0, u128::MAX), 100_000);
+        keys.iter().zip(0..).for_each(|(key, value)| writer.push(pair(*key, value), &mut batch));
+        let run = writer.finish(&mut batch).unwrap();
+        engine.write(batch).unwrap();
+        assert_eq!(run.filter_bytes(), 0, "all or none: a part would rule out what is in the rest");
+        let mut found = Vec::new();
+        run.values(engine.as_ref(), keys[99_999], &mut found).unwrap();
+        assert!(!run.rules_out(TransferId(5), keys[5]));
+        assert_eq!(found, [99_999]);
     }
 
     #[test]

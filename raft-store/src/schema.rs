@@ -15,7 +15,7 @@
 //! | `rows`     | `a`, number u64                                | a record of the audit trail                                  |
 //!
 //! Laws
-//! * Keys of `journal` and `runs` only ever ascend, and a value there is written once: compaction moves files, it doesn't rewrite them.
+//! * Keys of `journal` and `runs` only ever ascend, and a value there is written once. Merged runs have ids of their own range, behind the others, and come as tables of their own: compaction moves tables, it doesn't rewrite them.
 //! * Every value is sealed ([`crate::codec`]): a flipped bit, and a value that lies under another's key, are noticed when read.
 //! * A run that the catalogue doesn't name is rubbish of a crash, and is swept away at start-up.
 //!

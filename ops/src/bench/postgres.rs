@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::process::Command;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::jangbu::one_found;
@@ -376,10 +377,11 @@ impl PostgresCaller {
         loop {
             match ask(&self.connection).await {
                 Ok(count) => return Ok(count),
-                Err(error) if !error.is_closed() => return Err(error.into()),
+                Err(error) if !is_of_the_killed(&error) => return Err(error.into()),
                 Err(error) => {
-                    let live = self.others.iter().find(|connection| !connection.client.is_closed());
-                    self.connection = live.ok_or(error)?.clone();
+                    let asked = self.connection.clone();
+                    let live = |other: &&Arc<Connection>| !other.client.is_closed() && !Arc::ptr_eq(other, &asked);
+                    self.connection = self.others.iter().find(live).ok_or(error)?.clone();
                 }
             }
         }
@@ -414,6 +416,11 @@ impl Caller for PostgresCaller {
         }
         .boxed()
     }
+}
+
+/// A killed replica's connections end at once, or with a last word of the process behind them that has lost its parent.
+fn is_of_the_killed(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || matches!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN))
 }
 
 fn all_done(created: i64, asked: usize) -> Result<(), Failure> {

@@ -5,7 +5,7 @@
 //!
 //! Not here: speed. A flush moves rows from one tree to another, which is right for the thousands of rows of a simulation.
 
-use super::{Batch, Change, Engine, EngineFactory, Row, Usage, Visit};
+use super::{Batch, Change, Engine, EngineFactory, Row, Staged, Usage, Visit};
 use crate::error::StoreError;
 use crate::schema::Family;
 use crate::vfs::{Vfs, create_dir_durable, read_file, replace_file};
@@ -193,6 +193,34 @@ impl Engine for MemoryEngine {
 
     fn flush(&self) -> Result<(), StoreError> {
         self.images.write().expect(POISONED).flush();
+        Ok(())
+    }
+
+    fn stage(&self, batch: Batch) -> Result<Staged, StoreError> {
+        let row = |change| match change {
+            Change::Put { key, value, .. } => (key.into_vec(), Bytes::from(value)),
+            Change::Delete { .. } | Change::DeleteRange { .. } => unreachable!("only puts are written aside"),
+        };
+        let rows: Vec<Row> = batch.changes.into_iter().map(row).collect();
+        assert!(rows.is_sorted_by(|(before, _), (after, _)| before < after), "what is written aside ascends");
+        Ok(Staged::Rows(rows))
+    }
+
+    fn ingest(&self, family: Family, parts: Vec<Staged>) -> Result<(), StoreError> {
+        let images = self.images.write().expect(POISONED);
+        let mut durable = images.durable.write().expect(POISONED);
+        for part in parts {
+            let Staged::Rows(rows) = part else { unreachable!("this engine stages rows") };
+            durable.extend(rows.into_iter().map(|(key, value)| ((family, key), value)));
+        }
+        Ok(())
+    }
+
+    fn let_go(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let range = (family, from.to_vec())..=(family, to.to_vec());
+        let mut images = self.images.write().expect(POISONED);
+        images.overlay.retain(|key, _| !range.contains(key));
+        images.durable.write().expect(POISONED).retain(|key, _| !range.contains(key));
         Ok(())
     }
 

@@ -5,17 +5,19 @@
 //!
 //! Not here: what is written (`flush.rs`), and when.
 
-use super::{Batch, Change, Engine, EngineFactory, Row, Usage, Visit};
+use super::{Batch, Change, Engine, EngineFactory, Row, Staged, Usage, Visit};
 use crate::error::{REPLACE_ADVICE, StoreError};
 use crate::schema::Family;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, ErrorKind,
-    FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    FlushOptions, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter, WriteBatch, WriteOptions,
 };
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Far above what one flush writes (about 30 MiB per 256 k events), so that RocksDB never flushes on its own account.
 const WRITE_BUFFER_BYTES: usize = 1 << 30;
@@ -28,6 +30,12 @@ const BLOCK_BYTES: usize = 4 << 10;
 
 /// Pages of accounts are only ever read one after the other, all of them.
 const ACCOUNTS_BLOCK_BYTES: usize = 64 << 10;
+
+/// Accounts are written again a stripe at a time, and what shares a file with a stripe is written again with it.
+const ACCOUNTS_FILE_BYTES: u64 = 4 << 20;
+
+/// The folder, in the database's, of tables that are not yet part of it.
+const STAGED_DIR: &str = "staged";
 
 /// More than all accounts take. Theirs are the only pages that are written again and again; with a single level beneath the
 /// newest files, compaction moves each version once, and not once per level.
@@ -60,6 +68,12 @@ impl RocksEngines {
     }
 }
 
+impl RocksEngines {
+    fn engine(&self, db: DB, dir: &Path) -> RocksEngine {
+        RocksEngine { db, dir: dir.to_owned(), cache: self.cache.clone(), staged_count: AtomicU64::new(0) }
+    }
+}
+
 impl std::fmt::Debug for RocksEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RocksEngine({})", self.dir.display())
@@ -72,14 +86,15 @@ impl EngineFactory for RocksEngines {
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &self.cache)));
         let db = DB::open_cf_descriptors(&database_options(), dir, families)
             .map_err(|error| failed("opening the state", dir, error))?;
-        Ok(Arc::new(RocksEngine { db, dir: dir.to_owned() }))
+        clear_staged(&dir.join(STAGED_DIR))?;
+        Ok(Arc::new(self.engine(db, dir)))
     }
 
     fn open_read_only(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
         let families = Family::ALL.map(Family::name);
         let db = DB::open_cf_for_read_only(&Options::default(), dir, families, false)
             .map_err(|error| failed("opening the checkpoint", dir, error))?;
-        Ok(Arc::new(RocksEngine { db, dir: dir.to_owned() }))
+        Ok(Arc::new(self.engine(db, dir)))
     }
 
     fn forget(&self, _dir: &Path) {}
@@ -117,7 +132,7 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options.set_target_file_size_base(FILE_BYTES);
+    options.set_target_file_size_base(if family == Family::Accounts { ACCOUNTS_FILE_BYTES } else { FILE_BYTES });
     options.set_max_bytes_for_level_base(if family == Family::Accounts {
         ACCOUNTS_LEVEL_BYTES
     } else {
@@ -130,6 +145,15 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Meta | Family::Journal | Family::Runs | Family::Rows => DBCompressionType::None,
     });
     options
+}
+
+/// Throws away what a crash left aside.
+fn clear_staged(dir: &Path) -> Result<(), StoreError> {
+    let cleared = match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != IoErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => std::fs::create_dir(dir),
+    };
+    cleared.map_err(|error| StoreError::io("clearing", dir, error))
 }
 
 /// The options are ours to give, and the write-ahead log is empty.
@@ -147,6 +171,9 @@ fn remove_what_nobody_needs(checkpoint: &Path) -> std::io::Result<()> {
 pub struct RocksEngine {
     db: DB,
     dir: PathBuf,
+    cache: Cache,
+    /// Names the files that are written aside.
+    staged_count: AtomicU64,
 }
 
 impl RocksEngine {
@@ -224,6 +251,43 @@ impl Engine for RocksEngine {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.db.flush_cfs_opt(&families.each_ref(), &options).map_err(|error| self.failed("flushing", error))
+    }
+
+    fn stage(&self, batch: Batch) -> Result<Staged, StoreError> {
+        let number = self.staged_count.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(STAGED_DIR).join(format!("{number:06}.sst"));
+        let Some(Change::Put { family, .. }) = batch.changes.first() else { unreachable!("what is staged is a put") };
+        let options = family_options(*family, &self.cache);
+        let write = || {
+            let mut table = SstFileWriter::create(&options);
+            table.open(&path)?;
+            for change in &batch.changes {
+                let Change::Put { key, value, .. } = change else { unreachable!("only puts are written aside") };
+                table.put(key, value)?;
+            }
+            table.finish()
+        };
+        write().map_err(|error| failed("writing", &path, error))?;
+        Ok(Staged::File(path))
+    }
+
+    fn ingest(&self, family: Family, parts: Vec<Staged>) -> Result<(), StoreError> {
+        let path = |part| match part {
+            Staged::File(path) => path,
+            Staged::Rows(_) => unreachable!("this engine stages files"),
+        };
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        // Rows in between, which would need a flush, are against the contract.
+        options.set_allow_blocking_flush(false);
+        let paths: Vec<PathBuf> = parts.into_iter().map(path).collect();
+        let ingested = self.db.ingest_external_file_cf_opts(self.family(family), &options, paths);
+        ingested.map_err(|error| self.failed("ingesting", error))
+    }
+
+    fn let_go(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let dropped = self.db.delete_file_in_range_cf(self.family(family), from, to);
+        dropped.map_err(|error| self.failed("letting go of tables", error))
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {

@@ -5,17 +5,19 @@
 //! Each level has at most one merge at work. After a flush of n pairs every merge moves on by [`PACE`] x n pairs, twice what would just do: before the next four runs of its level
 //! have come, it is done. So a level has at most seven runs, and a flush is followed by a known amount of work, however long the history.
 //!
+//! What a merge writes it writes aside, in files that become part of the state when it is done, and the engine never rewrites them.
+//!
 //! Laws
-//! * A merge in progress exists only as pages that the catalogue doesn't name: a crash leaves rubbish, never half a run.
-//! * What a merge replaced is deleted only when nobody can read it any more, by a batch that comes after the one that took it out of the catalogue.
+//! * A crash in the middle of a merge leaves nothing of it; one right behind it leaves a run that the catalogue doesn't name.
+//! * What a merge replaced goes only when the catalogue on disk has let go of it, and nobody can read it any more.
 //! * The pairs that come out are those that went in.
 //!
 //! Not here: when a step is taken (`flush.rs`).
 
-use super::{Catalogue, Cursor, Pair, Run, RunInfo, RunKind, RunWriter, pair};
-use crate::engine::{Batch, Engine};
+use super::{Catalogue, Cursor, Pair, Run, RunInfo, RunKind, RunRows, RunWriter, pair};
+use crate::engine::{Batch, Engine, Staged};
 use crate::error::StoreError;
-use crate::schema::{self, CATALOGUE, Family};
+use crate::schema::{self, CATALOGUE, Family, RunPart};
 use std::sync::{Arc, Weak};
 
 /// Fewer: more merging. More: more runs to ask.
@@ -29,30 +31,26 @@ const PACE: u64 = 2;
 /// The least that a step moves, so that merges of small flushes end.
 const STEP_PAIRS_MIN: u64 = 4_096;
 
-/// Bounds the memory of a step: pages are written out in between.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Of a file that a merge writes: what it holds in memory before.
+const FILE_BYTES: usize = 4 << 20;
 
-/// The merges in progress, and what awaits its deletion.
-#[derive(Default)]
+/// The merges in progress, and what awaits its end.
 pub struct Merges {
     active: Vec<Merge>,
     retired: Vec<(u64, Weak<()>)>,
+    filter_budget_bytes: usize,
 }
 
 impl Merges {
-    /// Deletes what was replaced before and isn't read any more.
-    pub fn delete_retired(&mut self, batch: &mut Batch) {
-        self.retired.retain(|(run, readers)| {
-            let in_use = readers.strong_count() > 0;
-            if !in_use {
-                batch.delete_range(
-                    Family::Runs,
-                    &schema::run_key(*run, schema::RunPart::Page, 0, 0),
-                    &schema::run_end(*run),
-                );
-            }
-            in_use
-        });
+    pub fn new(filter_budget_bytes: usize) -> Merges {
+        Merges { active: Vec::new(), retired: Vec::new(), filter_budget_bytes }
+    }
+
+    /// Lets go of all that lies between the runs that are still read. Only behind a flush: before it, the catalogue on disk names what was replaced.
+    pub fn let_go_of_retired(&mut self, engine: &dyn Engine, catalogue: &Catalogue) -> Result<(), StoreError> {
+        self.retired.retain(|(_, readers)| readers.strong_count() > 0);
+        let read = self.retired.iter().map(|(run, _)| *run);
+        let_go_between(engine, catalogue.all().map(|run| run.info.id).chain(read).collect())
     }
 
     /// Begins the merges that are due and moves all of them on. `flushed`: pairs of each kind in the flush before.
@@ -98,23 +96,39 @@ impl Merges {
             .take(RUNS_PER_MERGE)
             .collect();
         if inputs.len() == RUNS_PER_MERGE {
-            let id = catalogue.draw_run_id();
-            self.active.push(Merge::begin(engine, id, inputs)?);
+            let id = catalogue.draw_merged_id();
+            self.active.push(Merge::begin(engine, id, inputs, self.filter_budget_bytes)?);
         }
         Ok(())
     }
 
     fn finish(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, done: Merge) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        let expected: u64 = done.inputs.iter().map(|info| info.pairs).sum();
-        let merged = done.writer.finish(&mut batch).expect("runs are never empty, nor is what they merge into");
+        let Merge { kind, inputs, writer, mut aside, .. } = done;
+        let expected: u64 = inputs.iter().map(|info| info.pairs).sum();
+        let merged = writer.finish(&mut aside).expect("runs are never empty, nor is what they merge into");
         assert_eq!(merged.info.pairs, expected, "a merge neither loses nor adds a pair");
-        for run in replace(catalogue.of_mut(done.kind), &done.inputs, merged) {
+        engine.ingest(Family::Runs, aside.into_parts(engine)?)?;
+        for run in replace(catalogue.of_mut(kind), &inputs, merged) {
             self.retired.push((run.info.id, run.readers()));
         }
+        let mut batch = Batch::new();
         batch.put_sealed(Family::Meta, CATALOGUE, catalogue.encode());
         engine.write(batch)
     }
+}
+
+/// Lets go of all that lies between these runs, and before them.
+pub fn let_go_between(engine: &dyn Engine, mut kept: Vec<u64>) -> Result<(), StoreError> {
+    kept.sort_unstable();
+    let mut from = 0;
+    for run in kept {
+        if from < run {
+            let last = schema::run_key(run - 1, RunPart::Filter, u64::MAX, u64::MAX);
+            engine.let_go(Family::Runs, &schema::run_key(from, RunPart::Page, 0, 0), &last)?;
+        }
+        from = run + 1;
+    }
+    Ok(())
 }
 
 /// Puts the merged run where its inputs were, and gives those back.
@@ -129,6 +143,42 @@ struct Merge {
     inputs: Vec<RunInfo>,
     heads: Vec<Head>,
     writer: RunWriter,
+    aside: Aside,
+}
+
+/// What a merge has written so far. Pages and filters are files apart: each ascend by themselves.
+#[derive(Default)]
+struct Aside {
+    pages: Batch,
+    filters: Batch,
+    parts: Vec<Staged>,
+}
+
+impl RunRows for Aside {
+    fn put_page(&mut self, key: &[u8], payload: Vec<u8>) {
+        self.pages.put_sealed(Family::Runs, key, payload);
+    }
+
+    fn put_filter(&mut self, key: &[u8], payload: Vec<u8>) {
+        self.filters.put_sealed(Family::Runs, key, payload);
+    }
+}
+
+impl Aside {
+    /// Writes out what has come to the size of a file.
+    fn spill(&mut self, engine: &dyn Engine, file_bytes: usize) -> Result<(), StoreError> {
+        for rows in [&mut self.pages, &mut self.filters] {
+            if rows.value_bytes() >= file_bytes {
+                self.parts.push(engine.stage(std::mem::take(rows))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn into_parts(mut self, engine: &dyn Engine) -> Result<Vec<Staged>, StoreError> {
+        self.spill(engine, 1)?;
+        Ok(self.parts)
+    }
 }
 
 struct Head {
@@ -137,7 +187,12 @@ struct Head {
 }
 
 impl Merge {
-    fn begin(engine: &dyn Engine, id: u64, inputs: Vec<RunInfo>) -> Result<Merge, StoreError> {
+    fn begin(
+        engine: &dyn Engine,
+        id: u64,
+        inputs: Vec<RunInfo>,
+        filter_budget_bytes: usize,
+    ) -> Result<Merge, StoreError> {
         let (kind, level) = (inputs[0].kind, inputs[0].level);
         let least = inputs.iter().map(|info| info.ids.0).min().expect("a merge has inputs");
         let greatest = inputs.iter().map(|info| info.ids.1).max().expect("a merge has inputs");
@@ -148,30 +203,26 @@ impl Merge {
                 Ok(Head { next: cursor.next(engine)?, cursor })
             })
             .collect::<Result<_, StoreError>>()?;
-        Ok(Merge { kind, level, inputs, heads, writer: RunWriter::new(id, kind, level + 1, (least, greatest)) })
+        let writer = RunWriter::new(id, kind, level + 1, (least, greatest), filter_budget_bytes);
+        Ok(Merge { kind, level, inputs, heads, writer, aside: Aside::default() })
     }
 
     /// Moves up to `budget` pairs; `true` when none is left.
     fn advance(&mut self, engine: &dyn Engine, budget: u64) -> Result<bool, StoreError> {
-        let mut batch = Batch::new();
         let mut left = budget;
         while left > 0 {
             let Some((least, least_of_others)) = self.least() else {
-                engine.write(batch)?;
                 return Ok(true);
             };
             // The pairs of one account follow each other in a run: heads are compared once for all of them.
             let head = &mut self.heads[least];
             while let Some(moved) = head.next.filter(|next| *next <= least_of_others && left > 0) {
                 head.next = head.cursor.next(engine)?;
-                self.writer.push(moved, &mut batch);
+                self.writer.push(moved, &mut self.aside);
                 left -= 1;
-                if batch.value_bytes() > BATCH_BYTES_MAX {
-                    engine.write(std::mem::take(&mut batch))?;
-                }
             }
+            self.aside.spill(engine, FILE_BYTES)?;
         }
-        engine.write(batch)?;
         Ok(false)
     }
 

@@ -1,7 +1,7 @@
 //! What every engine promises, on every engine.
 
 use crate::harness::*;
-use jangbu_raft_store::engine::{Batch, Engine, EngineFactory};
+use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Staged};
 use jangbu_raft_store::schema::Family;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,6 +112,48 @@ fn a_checkpoint_holds_what_was_written_and_stays_as_it_is() {
         engines.forget(dir);
         std::fs::remove_dir_all(dir).ok();
         assert_eq!(rows(&*engines.open(&copy).unwrap(), Family::Rows), expected, "without the state it was taken from");
+    });
+}
+
+fn staged(engine: &dyn Engine, keys: &[&[u8]]) -> Staged {
+    let mut batch = Batch::new();
+    keys.iter().for_each(|key| batch.put(Family::Runs, key, b"staged".to_vec()));
+    engine.stage(batch).unwrap()
+}
+
+fn keys(engine: &dyn Engine) -> Vec<Vec<u8>> {
+    rows(engine, Family::Runs).into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn what_is_staged_appears_when_it_is_ingested_and_is_durable_then() {
+    on_each(|engines, dir| {
+        let engine = engines.open(dir).unwrap();
+        put(&*engine, Family::Runs, b"c", b"flushed");
+        engine.flush().unwrap();
+        put(&*engine, Family::Runs, b"f", b"not flushed");
+        let parts = vec![staged(&*engine, &[b"a", b"b"]), staged(&*engine, &[b"d", b"e"])];
+        let left_aside = staged(&*engine, &[b"x"]);
+        assert_eq!(keys(&*engine), [b"c", b"f"]);
+        engine.ingest(Family::Runs, parts).unwrap();
+        assert_eq!(keys(&*engine), [b"a", b"b", b"c", b"d", b"e", b"f"]);
+        drop((engine, left_aside));
+        assert_eq!(keys(&*engines.open(dir).unwrap()), [b"a", b"b", b"c", b"d", b"e"], "what was not flushed is gone");
+    });
+}
+
+#[test]
+fn what_nobody_needs_goes_and_its_neighbours_stay() {
+    on_each(|engines, dir| {
+        let engine = engines.open(dir).unwrap();
+        for part in [[b"a", b"b"], [b"c", b"d"], [b"e", b"f"]] {
+            let part = staged(&*engine, &part.map(|key| key.as_slice()));
+            engine.ingest(Family::Runs, vec![part]).unwrap();
+        }
+        engine.let_go(Family::Runs, b"bb", b"dd").unwrap();
+        assert_eq!(keys(&*engine), [b"a", b"b", b"e", b"f"]);
+        drop(engine);
+        assert_eq!(keys(&*engines.open(dir).unwrap()), [b"a", b"b", b"e", b"f"]);
     });
 }
 

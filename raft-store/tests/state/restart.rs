@@ -3,7 +3,7 @@
 use crate::harness::*;
 use bytes::Bytes;
 use jangbu_raft_store::engine::memory::MemoryEngines;
-use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, Usage, Visit};
+use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, Staged, Usage, Visit};
 use jangbu_raft_store::schema::Family;
 use jangbu_raft_store::vfs::StdVfs;
 use jangbu_raft_store::{StateConfig, StoreError};
@@ -67,6 +67,15 @@ impl Engine for CountingEngine {
     }
     fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush()
+    }
+    fn stage(&self, batch: Batch) -> Result<Staged, StoreError> {
+        self.inner.stage(batch)
+    }
+    fn ingest(&self, family: Family, parts: Vec<Staged>) -> Result<(), StoreError> {
+        self.inner.ingest(family, parts)
+    }
+    fn let_go(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        self.inner.let_go(family, from, to)
     }
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError> {
         self.inner.checkpoint(dir)
