@@ -47,6 +47,23 @@ pub enum Lane {
 pub const LANES: [Lane; 7] =
     [Lane::Log, Lane::Spare, Lane::Flush, Lane::Snapshot, Lane::Apply, Lane::Read, Lane::Scrub];
 
+impl Lane {
+    /// Whether no payment waits for what is done here. For a flush one does, but only when the next is due before it is done; by then
+    /// the node has nothing else to do.
+    fn can_wait(self) -> bool {
+        matches!(self, Lane::Flush | Lane::Snapshot | Lane::Scrub)
+    }
+}
+
+/// How far the lanes that can wait go behind the others, where there are fewer processors than threads: a tenth of their share.
+const NICENESS: i32 = 10;
+
+/// Lets other threads go first, this one only.
+fn give_way() {
+    // SAFETY: it takes numbers and sets one of this thread's. That it fails where it is forbidden costs speed alone.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
 pub type Work = Box<dyn FnOnce() + Send>;
 
 pub trait Blocking: Send + Sync + 'static {
@@ -98,7 +115,12 @@ impl Lanes {
                 let queue = queue.clone();
                 thread::Builder::new()
                     .name(format!("{name}-{lane:?}").to_lowercase())
-                    .spawn(move || queue.work())
+                    .spawn(move || {
+                        if lane.can_wait() {
+                            give_way();
+                        }
+                        queue.work();
+                    })
                     .expect("a node that cannot start a handful of threads cannot start at all");
             }
             queue
