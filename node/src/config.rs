@@ -288,6 +288,12 @@ pub struct Limits {
     /// Milliseconds that this node's clock may differ from what a majority agrees on before it leaves leading to others.
     /// 100 to 3,600,000.
     pub clock_skew_ms_max: u64,
+    /// Connections open at each door. 1 to 1,000,000.
+    pub connections_max: usize,
+    /// Connections open at each door from one address. 1 to 1,000,000.
+    pub connections_per_address_max: usize,
+    /// Milliseconds that a client may leave an answer unread before its connection is cut. 100 to 3,600,000.
+    pub unread_ms_max: u64,
     /// Calls and packed requests that one caller (a certificate's name; without TLS, an address) may make in a second, and as
     /// many at once. 0: no bound; up to 1,000,000.
     pub identity_calls_per_second: u32,
@@ -317,6 +323,11 @@ impl Default for Limits {
             worker_threads: None,
             // Clocks that are kept by NTP are within some tens of milliseconds, holds last for seconds at least.
             clock_skew_ms_max: 1_000,
+            connections_max: 10_000,
+            // A fifth of them: services behind one address are common, and one address isn't everybody.
+            connections_per_address_max: 2_000,
+            // As long as the slowest honest link takes for the largest answer: 16 MiB at 5 Mbit/s.
+            unread_ms_max: 30_000,
             // What is too much is for whoever knows the callers to say; admission bounds the whole.
             identity_calls_per_second: 0,
             cluster_version_max: VERSION_MAX,
@@ -456,6 +467,10 @@ impl NodeConfig {
         within("limits.entries_in_flight_max", limits.entries_in_flight_max as u64, 1, 256)?;
         within("limits.reads_max", limits.reads_max as u64, 1, 100_000)?;
         within("limits.stream_window_max", limits.stream_window_max as u64, 1, 4_096)?;
+        within("limits.connections_max", limits.connections_max as u64, 1, 1_000_000)?;
+        let per_address = limits.connections_per_address_max as u64;
+        within("limits.connections_per_address_max", per_address, 1, 1_000_000)?;
+        within("limits.unread_ms_max", limits.unread_ms_max, 100, 3_600_000)?;
         let per_second = limits.identity_calls_per_second;
         within("limits.identity_calls_per_second", per_second.into(), 0, 1_000_000)?;
         within("limits.message_bytes_max", limits.message_bytes_max as u64, 2 << 20, 64 << 20)?;
@@ -491,6 +506,9 @@ impl NodeConfig {
             fixed_date: self.http2.fixed_date,
             // What waits for a connection to a dead leader can't be sent to the next one.
             connect_backoff_max: timings.heartbeat,
+            connections_max: self.limits.connections_max,
+            connections_per_address_max: self.limits.connections_per_address_max,
+            unread_max: Duration::from_millis(self.limits.unread_ms_max),
             ..Http2Settings::default()
         }
     }

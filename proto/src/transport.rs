@@ -10,6 +10,7 @@
 //! Laws
 //! * A refused connection never makes a caller spin: attempts in quick succession wait for each other (`channel`).
 //! * A door outlives any error of a single connection, and closes only when it is told to (`tcp`, `server`).
+//! * A caller has bounds: connections, calls at once, headers, time to begin, answers that it doesn't take (`server`).
 //! * When a door has closed, none of its connections is left (`server`).
 //!
 //! Not here: which node to speak to (`client`, `node/src/peers`).
@@ -17,9 +18,11 @@
 mod caller;
 mod channel;
 mod guard;
+mod places;
 mod server;
 mod tcp;
 mod tls;
+mod unread;
 
 use std::{io, time::Duration};
 
@@ -87,6 +90,10 @@ pub struct Http2Settings {
     pub fixed_date: bool,
     /// The most connections a door holds open; those beyond are closed at once.
     pub connections_max: usize,
+    /// The most of them from one address; those beyond are closed at once.
+    pub connections_per_address_max: usize,
+    /// How long a caller may leave an answer unread before its connection is cut.
+    pub unread_max: Duration,
     /// The most calls in flight on one connection. tonic would otherwise set no bound at all.
     pub streams_max: u32,
 }
@@ -102,7 +109,10 @@ impl Default for Http2Settings {
             reset_stream_duration: None,
             fixed_date: false,
             connections_max: 10_000,
-            streams_max: 1_024,
+            connections_per_address_max: 2_000,
+            unread_max: Duration::from_secs(30),
+            // Each may have an answer of megabytes under way. A client with more callers waits for one of them.
+            streams_max: 256,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!     membership    nodes come, go, are replaced, and are never taken for another
 //!     doors         what makes no sense is refused by name, and harms nobody
 //!     access        who belongs is let in, and does what was granted; nobody else, nothing else
+//!     hostile       callers that mean harm are cut off, and nobody else notices
 //!     shutdown      a node that is told to stop finishes, hands over and goes
 //!     service       whoever starts it and reads its log is told the truth, and never waited for
 //!     streams       the packed stream keeps the same promises
@@ -25,6 +26,7 @@ mod command;
 mod doors;
 mod durability;
 mod failover;
+mod hostile;
 mod idempotency;
 mod inspect;
 mod membership;

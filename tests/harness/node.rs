@@ -116,6 +116,12 @@ http = "{http}"
         fs::write(&self.config, toml).expect("the test's folder takes files");
     }
 
+    /// Adds to its configuration.
+    pub fn adjust(&self, toml: &str) {
+        let config = fs::read_to_string(&self.config).expect("it was configured");
+        fs::write(&self.config, format!("{config}\n{toml}")).expect("the test's folder takes files");
+    }
+
     pub fn start(&mut self) {
         self.start_in(&[], None);
     }

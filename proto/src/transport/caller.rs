@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::Io;
+use super::{Io, unread::Unread};
 use crate::{Malformed, grant::Identity};
 
 /// A connection that has just come in.
@@ -30,6 +30,7 @@ pub struct Caller(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     address: Option<IpAddr>,
+    unread: Arc<Unread>,
     /// Set when the handshake is over, before any byte of a request is read. Never set: the connection is in plain text.
     secured: OnceLock<Option<Holder>>,
 }
@@ -45,7 +46,7 @@ pub struct Holder {
 
 impl Caller {
     pub fn from(address: IpAddr) -> Self {
-        Self(Arc::new(Known { address: Some(address), secured: OnceLock::new() }))
+        Self(Arc::new(Known { address: Some(address), ..Known::default() }))
     }
 
     /// `None`: the transport doesn't know.
@@ -61,6 +62,10 @@ impl Caller {
     /// `None`: no certificate was shown.
     pub fn holder(&self) -> Option<&Holder> {
         self.0.secured.get()?.as_ref()
+    }
+
+    pub(super) fn unread(&self) -> &Arc<Unread> {
+        &self.0.unread
     }
 
     /// The handshake is over.

@@ -1,11 +1,16 @@
 //! Who may make a call: decided before its service hears of it, and before a byte of its message is read.
 //!
+//! Laws
+//! * A connection whose answers pile up unread is told to read before it asks for more.
+//!
 //! Not here: who may make which (`node/src/access.rs`).
 
 use std::{
     future::{Ready, ready},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready as polled},
+    time::Duration,
 };
 
 use futures_util::future::Either;
@@ -13,7 +18,11 @@ use http::{Extensions, HeaderMap, Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::Caller;
+use super::{Caller, unread::Followed};
+use crate::reason;
+
+/// When to come back with answers unread.
+const UNREAD_RETRY: Duration = Duration::from_millis(500);
 
 /// Stands at a door.
 pub trait Guard: Send + Sync + 'static {
@@ -52,9 +61,9 @@ where
     S: Service<Request<Asked>, Response = Response<Body>>,
     Body: Default,
 {
-    type Response = Response<Body>;
+    type Response = Response<Followed<Body>>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+    type Future = Either<Answering<S::Future>, Ready<Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(polled!(self.inner.poll_ready(cx)))
@@ -63,12 +72,39 @@ where
     fn call(&mut self, mut request: Request<Asked>) -> Self::Future {
         let mut found = Extensions::new();
         let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-        match self.guard.admit(&caller, request.uri().path(), request.headers(), &mut found) {
+        let admitted = match caller.unread().piles_up() {
+            false => self.guard.admit(&caller, request.uri().path(), request.headers(), &mut found),
+            true => {
+                Err(reason::overloaded("this connection has too many answers unread; read them first", UNREAD_RETRY))
+            }
+        };
+        match admitted {
             Ok(()) => {
                 request.extensions_mut().extend(found);
-                Either::Left(self.inner.call(request))
+                Either::Left(Answering { answer: Box::pin(self.inner.call(request)), caller })
             }
-            Err(refusal) => Either::Right(ready(Ok(refusal.into_http()))),
+            Err(refusal) => {
+                let refused = refusal.into_http().map(|body| Followed::new(body, caller.unread().clone()));
+                Either::Right(ready(Ok(refused)))
+            }
         }
+    }
+}
+
+/// An answer on its way, to be followed.
+pub struct Answering<F> {
+    answer: Pin<Box<F>>,
+    caller: Caller,
+}
+
+impl<F, Body, Error> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<Body>, Error>>,
+{
+    type Output = Result<Response<Followed<Body>>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = polled!(self.answer.as_mut().poll(cx))?;
+        Poll::Ready(Ok(response.map(|body| Followed::new(body, self.caller.unread().clone()))))
     }
 }

@@ -16,7 +16,7 @@ use futures_util::{
 use http::{HeaderValue, Response, header::DATE};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Notify, oneshot},
     time::{Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -33,6 +33,7 @@ use super::{
     Arrival, CONNECTION_WINDOW_BYTES, Caller, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, Listener,
     STREAM_WINDOW_BYTES,
     guard::{Guard, Guarded, Nobody},
+    places::{Place, Places},
 };
 
 /// Add services to it; then [`serve`].
@@ -49,6 +50,9 @@ const RESETS_MAX: usize = 256;
 
 /// What each HTTP/2 connection begins with. Whoever takes longer over it than [`PREFACE_TIMEOUT`] isn't going to speak.
 const PREFACE_BYTES: usize = 24;
+
+/// How many times within the limit a connection is looked at: it is cut at most a quarter later than it could be.
+const LOOKS: u32 = 4;
 
 /// Longer than any connection that is of use takes to be made; short enough that silent ones can't fill the door.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +89,7 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let cut = CancellationToken::new();
     let _cut_at_the_latest = cut.clone().drop_guard();
-    let connections = connections(listener, settings.connections_max, cut.clone(), hung_up);
+    let connections = connections(listener, settings, cut.clone(), hung_up);
 
     let (stopped, stopping) = oneshot::channel();
     let signal = async {
@@ -110,17 +114,19 @@ pub async fn serve(
 
 fn connections(
     listener: Listener,
-    connections_max: usize,
+    settings: &Http2Settings,
     cut: CancellationToken,
     hung_up: Arc<Notify>,
 ) -> impl futures_util::Stream<Item = Result<Connection, Infallible>> {
-    let places = Arc::new(Semaphore::new(connections_max));
+    let places = Places::new(settings.connections_max, settings.connections_per_address_max);
+    let unread_max = settings.unread_max;
     listener.incoming.filter_map(move |arrival| {
-        let place = places.clone().try_acquire_owned();
-        if place.is_err() {
-            tracing::warn!(connections_max, "a connection is turned away: the door is full");
-        }
-        let connection = place.ok().map(|place| Ok(Connection::new(arrival, place, cut.clone(), hung_up.clone())));
+        let from = arrival.caller.address();
+        let place = places.take(from).inspect_err(|full| {
+            tracing::warn!(?from, ?full, "a connection is turned away: there are too many");
+        });
+        let connection =
+            place.ok().map(|place| Ok(Connection::new(arrival, place, cut.clone(), hung_up.clone(), unread_max)));
         future::ready(connection)
     })
 }
@@ -134,7 +140,10 @@ struct Connection {
     silence: Option<Pin<Box<Sleep>>>,
     heard_bytes: usize,
     hung_up: Arc<Notify>,
-    _place: OwnedSemaphorePermit,
+    /// When to look next whether the caller takes its answers.
+    look_at: Pin<Box<Sleep>>,
+    unread_max: Duration,
+    _place: Place,
 }
 
 impl Drop for Connection {
@@ -144,10 +153,36 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn new(arrival: Arrival, place: OwnedSemaphorePermit, cut: CancellationToken, hung_up: Arc<Notify>) -> Self {
+    fn new(arrival: Arrival, place: Place, cut: CancellationToken, hung_up: Arc<Notify>, unread_max: Duration) -> Self {
         let silence = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
         let Arrival { io, caller } = arrival;
-        Self { io, caller, cut: Box::pin(cut.cancelled_owned()), silence, heard_bytes: 0, hung_up, _place: place }
+        Self {
+            io,
+            caller,
+            cut: Box::pin(cut.cancelled_owned()),
+            silence,
+            heard_bytes: 0,
+            hung_up,
+            look_at: Box::pin(sleep(unread_max / LOOKS)),
+            unread_max,
+            _place: place,
+        }
+    }
+
+    /// Whether the caller leaves an answer unread for too long.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.look_at.as_mut().poll(cx).is_ready() {
+            if let Some(waited) = self.caller.unread().oldest()
+                && waited >= self.unread_max
+            {
+                let bytes = self.caller.unread().bytes();
+                tracing::warn!(from = ?self.caller.address(), ?waited, bytes, "a connection is cut: answers are left unread");
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let next = tokio::time::Instant::now() + self.unread_max / LOOKS;
+            self.look_at.as_mut().reset(next);
+        }
+        Ok(())
     }
 
     /// Whether the caller may go on before it has spoken. HTTP/2 writes before it reads, and behind an encryption whose
@@ -189,6 +224,7 @@ impl AsyncRead for Connection {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        self.poll_unread(cx)?;
         if self.silence.is_some() {
             return self.poll_read_preface(cx, buf);
         }

@@ -185,7 +185,8 @@ fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig 
         listen: Listen { client: format!("{name}:{CLIENT_PORT}"), peer: format!("{name}:{PEER_PORT}"), http: None },
         advertise: Advertise::default(),
         tls: Tls::off(),
-        limits: Limits { deadline_ms_default: tuning.deadline_ms, ..Limits::default() },
+        // Nobody here leaves answers unread; looking for it would only add ticks.
+        limits: Limits { deadline_ms_default: tuning.deadline_ms, unread_ms_max: 3_600_000, ..Limits::default() },
         storage: Storage {
             snapshot_after_log_bytes: tuning.snapshot_after_log_bytes,
             log_entries_kept: tuning.log_entries_kept,
