@@ -1,0 +1,36 @@
+//! A function for each decoder of bytes from outside: whatever the bytes, it must not panic, and what it takes must keep the
+//! laws of that decoder.
+//!
+//!     client_message      what a client asks: typed messages to records, filters, ids
+//!     packed_stream       what a client packs itself, and what it is answered
+//!     peer_message        what a peer says
+//!     log_entry           an entry as it lies in the log and travels
+//!     log_record          a record of the log's files
+//!     snapshot_manifest   what a snapshot says of itself
+//!     import_csv          files that people import
+//!     import_berka
+//!
+//! The decoders of the log's files and of manifests are compiled from their own files and not through their crate, which
+//! would bring RocksDB with it. What they touch of the rest stands here as small as they need it.
+//!
+//! Not here: what is only reached through a running node (`node/src/peers/envelope.rs`, HTTP/2 itself): `tests/cluster/doors.rs`.
+
+mod import;
+mod log;
+#[path = "../../raft-store/src/rt.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod rt;
+mod snapshot;
+mod stamp;
+#[path = "../../ops/src/text.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod text;
+#[path = "../../raft-store/src/type_config.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod type_config;
+mod wire;
+
+pub use import::{import_berka, import_csv};
+pub use log::{log_entry, log_record};
+pub use snapshot::snapshot_manifest;
+pub use wire::{client_message, packed_stream, peer_message};
