@@ -18,10 +18,10 @@ use jangbu_proto::{
     convert::{self, ChangeEvent, Consistency, CreateStatus},
     jangbu::v1::{self, AppliedAt, ReadAt, ledger_client::LedgerClient},
     reason,
-    transport::{CLIENT_REPLY_BYTES_MAX, Http2Settings, TcpTransport, Transport},
+    transport::{CLIENT_REPLY_BYTES_MAX, Channel, Http2Settings, TcpTransport, Transport},
 };
 use tokio::time::Instant;
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
     ClientError, Gatherer, Ids, LookupGatherer, PackedStream, StreamConfig,

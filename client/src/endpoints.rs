@@ -10,10 +10,9 @@ use std::{
 
 use jangbu_proto::{
     Malformed,
-    transport::{Http2Settings, Transport, channel},
+    transport::{Channel, Http2Settings, Transport, channel},
 };
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 /// How long a node that failed isn't asked while another may answer: about as long as a restart or an election takes.
 const REST: Duration = Duration::from_secs(1);

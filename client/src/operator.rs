@@ -10,7 +10,8 @@ use jangbu_proto::cluster::v1::{
     MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest, StatusReply, StatusRequest, TakeSnapshotReply,
     TakeSnapshotRequest, UpdateMemberRequest, VerifyReply, VerifyRequest, operator_client,
 };
-use tonic::{Request, Response, Status, transport::Channel};
+use jangbu_proto::transport::Channel;
+use tonic::{Request, Response, Status};
 
 use crate::{
     ClientConfig, ClientError,

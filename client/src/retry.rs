@@ -19,9 +19,9 @@
 use jangbu_ledger::planted::{self, Bug};
 use std::{error::Error, sync::Mutex, time::Duration};
 
-use jangbu_proto::{Malformed, reason};
+use jangbu_proto::{Malformed, reason, transport::Channel};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, ConnectError, Status, transport::Channel};
+use tonic::{Code, ConnectError, Status};
 
 use crate::{ClientError, endpoints::Endpoints, environment::Entropy};
 

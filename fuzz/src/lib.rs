@@ -1,6 +1,7 @@
 //! A function for each decoder of bytes from outside: whatever the bytes, it must not panic, and what it takes must keep the
 //! laws of that decoder.
 //!
+//!     identity            what a caller shows of itself: the names of certificates, tokens
 //!     client_message      what a client asks: typed messages to records, filters, ids
 //!     packed_stream       what a client packs itself, and what it is answered
 //!     peer_message        what a peer says
@@ -15,6 +16,9 @@
 //!
 //! Not here: what is only reached through a running node (`node/src/peers/envelope.rs`, HTTP/2 itself): `tests/cluster/doors.rs`.
 
+#[path = "../../raft-store/src/admin.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod admin;
 mod import;
 mod log;
 #[path = "../../raft-store/src/rt.rs"]
@@ -33,4 +37,4 @@ mod wire;
 pub use import::{import_berka, import_csv};
 pub use log::{log_entry, log_record};
 pub use snapshot::snapshot_manifest;
-pub use wire::{client_message, packed_stream, peer_message};
+pub use wire::{client_message, identity, packed_stream, peer_message};

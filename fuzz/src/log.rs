@@ -5,10 +5,16 @@
 mod record;
 
 use bytes::Bytes;
-use jangbu_proto::{batch::Batch, entry::Entry};
+use jangbu_proto::{
+    batch::{self, Batch},
+    entry::Entry,
+};
 use record::{HEADER_BYTES, Head, Kind, parse, parse_header, record_bytes};
 
-use crate::type_config;
+use crate::{
+    admin::{Admin, VERSION_MAX},
+    type_config,
+};
 
 /// Where the record is said to lie.
 const SEGMENT: u64 = 7;
@@ -22,7 +28,13 @@ pub fn log_entry(bytes: &[u8]) {
     let (header, payload) = type_config::encode_entry(&entry);
     assert_eq!(type_config::decode_entry([&header[..], &payload].concat().into()).as_ref(), Ok(&entry));
     if let openraft::EntryPayload::Normal(type_config::Command(body)) = entry.payload {
-        let _ = Batch::parse(body);
+        let Ok(batch) = Batch::parse(body) else { return };
+        if batch.kind() == batch::Kind::Admin {
+            // Whatever an administrative entry says, every replica records the same or stops.
+            let mut admin = Admin::default();
+            let applied = admin.apply(1, 1, batch.admin(), VERSION_MAX).is_ok();
+            assert_eq!(admin.records_count(), u64::from(applied));
+        }
     }
 }
 

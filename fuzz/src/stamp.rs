@@ -6,6 +6,7 @@ use crate::type_config::{LogId, StoredMembership};
 
 #[allow(dead_code, reason = "nobody makes one here")]
 pub struct Stamp {
+    pub version: u32,
     pub applied: Option<LogId>,
     pub membership: StoredMembership,
     pub head: Head,

@@ -7,9 +7,22 @@ use jangbu_proto::{
     cluster::v1 as cluster,
     convert,
     entry::Entry,
+    grant::Identity,
     jangbu::v1,
+    token::BearerToken,
 };
 use prost::Message;
+
+/// What is taken is written as it was read, but for the order of roles and ledgers.
+pub fn identity(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(identity) = text.parse::<Identity>() {
+        assert_eq!(identity.to_string().parse().as_ref(), Ok(&identity), "what is read back is the same");
+    }
+    if let Ok(token) = BearerToken::parse(text) {
+        assert_eq!(token.to_secret().reveal(), text, "one token, one writing");
+    }
+}
 
 /// The first byte chooses the message.
 pub fn client_message(bytes: &[u8]) {

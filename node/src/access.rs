@@ -1,34 +1,42 @@
 //! Who may what: the one table of calls and roles, and the guards that go by it.
 //!
-//!     certificate ──► Grant (name, roles, ledgers) ──► TABLE: may it make this call? ──► Access, among the call's extensions
-//!                                                                                        └► the service asks it for ledgers
+//!     certificate ─┐
+//!                  ├─► Grant (name, roles, ledgers) ──► TABLE: may it make this call? ──► Access, among the call's extensions
+//!     token ───────┘                                                                         └► the service asks it for ledgers
 //!
 //! Laws
 //! * Deny by default: a call that isn't in the table is nobody's, a role that wasn't granted isn't there.
-//! * A caller is believed for what its certificate says, and only while that is valid: also on a connection that was made
-//!   before it expired.
+//! * A caller is believed for what its certificate or its token says, and only while that holds: also on a connection, and in a
+//!   stream, that began before.
+//! * Whoever shows a token is who the token says, whatever the certificate beside it; and nobody, if it isn't good. In plain text
+//!   a token is refused: whoever listened has it.
 //! * Whoever may not is told so before a byte of the request is read, and nothing was done.
 //! * A node speaks for the callers whose calls it hands on; nobody else does.
 //!
 //! Without TLS nobody can prove anything, and everybody may everything: see `tls.mode` in `config.rs`.
 //!
-//! Not here: how certificates are checked (`proto::transport`), what a grant looks like in one (`proto::grant`).
+//! Not here: how certificates are checked (`proto::transport`), what a grant looks like in one (`proto::grant`), how tokens are made
+//! and revoked (`raft_store::admin`).
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, header::AUTHORIZATION};
 use jangbu_ledger::{Account, Transfer};
 use jangbu_proto::{
     batch::Operation,
+    cluster::v1::{self, Token},
     grant::{Grant, Identity, Ledgers, Role, Roles},
     reason,
+    token::{self, BearerToken},
     transport::{Caller, Guard, Holder},
 };
+use jangbu_raft_store::StateReader;
 use tokio::time::Instant;
 use tonic::{Request, Status, metadata::MetadataValue};
 
@@ -97,8 +105,11 @@ pub fn whom(path: &str) -> For {
 pub struct Access {
     /// `None`: everything, as nobody can prove anything.
     grant: Option<Arc<Grant>>,
+    /// What proved the grant.
+    proof: Option<Arc<Proof>>,
     /// Who is said to call, where a peer hands on what it was asked.
     handed_on_for: Option<String>,
+    /// Where the caller's connection came from.
     from: Option<IpAddr>,
     allowance: Option<Arc<Allowance>>,
 }
@@ -115,7 +126,8 @@ impl Access {
         self.handed_on_for.as_deref().or(own).unwrap_or("-")
     }
 
-    /// Where the connection came from, as far as the transport knows.
+    /// Where the caller's connection came from, as far as the transport knows; of a call that was handed on, as far as the node
+    /// knew that handed it on.
     pub fn address(&self) -> Option<IpAddr> {
         self.from
     }
@@ -175,18 +187,29 @@ impl Access {
     }
 
     /// Counts one more call against what the caller may make in a second.
-    pub fn count_one(&self) -> Result<(), CallError> {
+    fn count_one(&self) -> Result<(), CallError> {
         self.allowance.as_ref().map_or(Ok(()), |allowance| allowance.take())
+    }
+
+    /// Admits one more request of a stream: counts it, and asks whether what was shown when the stream began still holds.
+    pub fn admit_one_more(&self) -> Result<(), CallError> {
+        self.proof.as_ref().map_or(Ok(()), |proof| proof.still_holds())?;
+        self.count_one()
     }
 }
 
-/// On calls that a node hands on to the leader: for whom.
+/// On calls that a node hands on to the leader: for whom, …
 const FOR: &str = "jangbu-caller";
+/// … and from where that one called.
+const FROM: &str = "jangbu-caller-address";
 
 /// Says for whom a call is handed on.
 pub fn hand_on<T>(access: &Access, request: &mut Request<T>) {
-    if let Ok(name) = MetadataValue::try_from(access.who()) {
-        request.metadata_mut().insert(FOR, name);
+    let address = access.address().map(|address| address.to_string()).unwrap_or_default();
+    for (header, value) in [(FOR, access.who()), (FROM, &address)] {
+        if let Ok(value) = MetadataValue::try_from(value) {
+            request.metadata_mut().insert(header, value);
+        }
     }
 }
 
@@ -217,58 +240,132 @@ impl Allowance {
     }
 }
 
-/// Of all callers that were seen. Names come from certificates, so there are not many; beyond this they begin afresh.
+/// The tokens that a replica knows, and its log time.
+pub trait Tokens: Send + Sync + 'static {
+    /// Whatever its state.
+    fn token(&self, id: &str) -> Option<Token>;
+    /// Nanoseconds since the Unix epoch, of the last entry applied.
+    fn log_time_ns(&self) -> u64;
+}
+
+impl Tokens for StateReader {
+    fn token(&self, id: &str) -> Option<Token> {
+        StateReader::token(self, id)
+    }
+
+    fn log_time_ns(&self) -> u64 {
+        self.applied().timestamp
+    }
+}
+
+/// What certificates and tokens are held against.
+pub struct Registry {
+    /// Whose certificates are believed.
+    pub cluster: String,
+    pub clock: Arc<dyn Clock>,
+    pub tokens: Arc<dyn Tokens>,
+}
+
+impl Registry {
+    /// The token as the cluster knows it, if it holds.
+    fn token(&self, shown: &BearerToken) -> Result<Token, CallError> {
+        let known = self.tokens.token(shown.id()).filter(|known| known.secret_hash[..] == shown.hash());
+        let Some(known) = known else {
+            let message = "this token isn't known here; a node that is behind learns of a new one in a moment";
+            return Err(CallError::unauthenticated(reason::NO_IDENTITY, message));
+        };
+        if known.revoked_at > 0 {
+            let message = format!("token `{}` was revoked", shown.id());
+            return Err(CallError::unauthenticated(reason::IDENTITY_REVOKED, message));
+        }
+        // A clock that is behind doesn't lengthen a token's life.
+        let now = self.clock.wall_ns().max(self.tokens.log_time_ns());
+        if known.expires_at > 0 && known.expires_at <= now {
+            let message = format!("token `{}` has expired", shown.id());
+            return Err(CallError::unauthenticated(reason::IDENTITY_EXPIRED, message));
+        }
+        Ok(known)
+    }
+}
+
+/// What proved who the caller is, and what it is held against.
+struct Proof {
+    shown: Shown,
+    registry: Arc<Registry>,
+}
+
+enum Shown {
+    Certificate(Holder),
+    Token(BearerToken),
+}
+
+impl Proof {
+    fn still_holds(&self) -> Result<(), CallError> {
+        let Registry { cluster, clock, .. } = &*self.registry;
+        match &self.shown {
+            Shown::Certificate(holder) => valid(holder, cluster, &**clock).map(drop),
+            Shown::Token(token) => self.registry.token(token).map(drop),
+        }
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.shown {
+            Shown::Certificate(holder) => write!(f, "{holder:?}"),
+            Shown::Token(token) => write!(f, "{token:?}"),
+        }
+    }
+}
+
+/// Of all callers that were seen. Names are of certificates and tokens, so there are not many; beyond this they begin afresh.
 const ALLOWANCES_MAX: usize = 10_000;
 
 /// Stands at the client door.
 pub struct ClientGuard {
     /// `None`: without TLS, when everybody may everything.
-    cluster: Option<String>,
-    clock: Arc<dyn Clock>,
+    registry: Option<Arc<Registry>>,
     calls_per_second: u32,
     allowances: Mutex<BTreeMap<String, Arc<Allowance>>>,
 }
 
 impl ClientGuard {
-    /// `cluster`: whose certificates are believed. `calls_per_second`: of each identity; 0: no bound.
-    pub fn new(cluster: Option<String>, clock: Arc<dyn Clock>, calls_per_second: u32) -> Self {
-        Self { cluster, clock, calls_per_second, allowances: Mutex::default() }
+    /// `calls_per_second`: of each identity; 0: no bound.
+    pub fn new(registry: Option<Registry>, calls_per_second: u32) -> Self {
+        Self { registry: registry.map(Arc::new), calls_per_second, allowances: Mutex::default() }
     }
 
-    fn access(&self, caller: &Caller, path: &str) -> Result<Access, CallError> {
+    fn access(&self, caller: &Caller, path: &str, headers: &HeaderMap) -> Result<Access, CallError> {
         let (from, handed_on_for) = (caller.address(), None);
-        let Some(cluster) = &self.cluster else {
-            let allowance = self.allowance(&from.map(|from| from.to_string()).unwrap_or_default());
-            return Ok(Access { grant: None, handed_on_for, from, allowance });
-        };
         let needed = match whom(path) {
             For::Roles(needed) => needed,
             For::Anybody => {
                 let nothing = Grant { name: "-".into(), roles: Roles::NONE, ledgers: Ledgers::Only(Vec::new()) };
-                return Ok(Access { grant: Some(Arc::new(nothing)), handed_on_for, from, allowance: None });
+                return Ok(Access {
+                    grant: Some(Arc::new(nothing)),
+                    proof: None,
+                    handed_on_for,
+                    from,
+                    allowance: None,
+                });
             }
         };
-        let grant = self.grant(cluster, caller)?;
+        let shown = shown_token(headers)?;
+        let Some(registry) = &self.registry else {
+            if shown.is_some() {
+                let message = "a token in plain text is everybody's who listens: revoke it, and call with TLS (--ca)";
+                return Err(CallError::unauthenticated(reason::NO_IDENTITY, message));
+            }
+            let allowance = self.allowance(&from.map(|from| from.to_string()).unwrap_or_default());
+            return Ok(Access { grant: None, proof: None, handed_on_for, from, allowance });
+        };
+        let (grant, shown) = proved(registry, caller, shown)?;
         if !grant.roles.has_any_of(needed) {
             return Err(role_missing(&grant, path, needed));
         }
         let allowance = self.allowance(&grant.name);
-        Ok(Access { grant: Some(grant), handed_on_for, from, allowance })
-    }
-
-    /// What the caller proved that it was granted.
-    fn grant(&self, cluster: &str, caller: &Caller) -> Result<Arc<Grant>, CallError> {
-        let Some(holder) = caller.holder() else {
-            let message = "who calls? Show a client certificate of this cluster (jangbu: --cert and --key)";
-            return Err(CallError::unauthenticated(reason::NO_IDENTITY, message));
-        };
-        match valid(holder, cluster, &*self.clock)? {
-            Identity::Client { grant, .. } => Ok(grant.clone()),
-            Identity::Node { id, .. } => {
-                let message = format!("this is the client door, and node {id} is no client");
-                Err(CallError::unauthenticated(reason::NO_IDENTITY, message))
-            }
-        }
+        let proof = Some(Arc::new(Proof { shown, registry: registry.clone() }));
+        Ok(Access { grant: Some(grant), proof, handed_on_for, from, allowance })
     }
 
     fn allowance(&self, name: &str) -> Option<Arc<Allowance>> {
@@ -286,6 +383,58 @@ impl ClientGuard {
         allowances.insert(name.to_owned(), allowance.clone());
         Some(allowance)
     }
+}
+
+/// The token that a call carries, if it carries any.
+fn shown_token(headers: &HeaderMap) -> Result<Option<BearerToken>, CallError> {
+    let strange = |what: &str| CallError::unauthenticated(reason::NO_IDENTITY, format!("{}: {what}", token::HEADER));
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().ok().and_then(|text| text.strip_prefix(token::SCHEME));
+            let text = text.ok_or_else(|| strange("takes `Bearer` and a token"))?;
+            BearerToken::parse(text).map(Some).map_err(|malformed| strange(&malformed.to_string()))
+        }
+        (Some(_), Some(_)) => Err(strange("is there more than once")),
+    }
+}
+
+/// What the caller proved that it was granted, and by what.
+fn proved(registry: &Registry, caller: &Caller, token: Option<BearerToken>) -> Result<(Arc<Grant>, Shown), CallError> {
+    if let Some(token) = token {
+        let grant = granted_by(registry.token(&token)?);
+        return Ok((Arc::new(grant), Shown::Token(token)));
+    }
+    let Some(holder) = caller.holder() else {
+        let message = "who calls? Show a client certificate of this cluster (jangbu: --cert and --key), or a token \
+                       (--token-file)";
+        return Err(CallError::unauthenticated(reason::NO_IDENTITY, message));
+    };
+    match valid(holder, &registry.cluster, &*registry.clock)? {
+        Identity::Client { grant, .. } => Ok((grant.clone(), Shown::Certificate(holder.clone()))),
+        Identity::Node { id, .. } => {
+            let message = format!("this is the client door, and node {id} is no client");
+            Err(CallError::unauthenticated(reason::NO_IDENTITY, message))
+        }
+    }
+}
+
+/// Named so that no certificate can be: a token and a certificate of one name are two identities.
+fn granted_by(token: Token) -> Grant {
+    let roles = match token.role() {
+        v1::Role::Unspecified => Roles::NONE,
+        v1::Role::Reader => Roles::of([Role::Reader]),
+        v1::Role::Writer => Roles::of([Role::Writer]),
+        v1::Role::Operator => Roles::of([Role::Operator]),
+        v1::Role::Auditor => Roles::of([Role::Auditor]),
+        v1::Role::Admin => Roles::of([Role::Admin]),
+    };
+    let mut ledgers = token.ledgers;
+    ledgers.sort_unstable();
+    ledgers.dedup();
+    let ledgers = if ledgers.is_empty() { Ledgers::All } else { Ledgers::Only(ledgers) };
+    Grant { name: format!("token:{}", token.token_id), roles, ledgers }
 }
 
 fn role_missing(grant: &Grant, path: &str, needed: Roles) -> CallError {
@@ -320,8 +469,8 @@ fn valid<'a>(holder: &'a Holder, cluster: &str, clock: &dyn Clock) -> Result<&'a
 }
 
 impl Guard for ClientGuard {
-    fn admit(&self, caller: &Caller, path: &str, _: &HeaderMap, found: &mut Extensions) -> Result<(), Status> {
-        let access = self.access(caller, path).map_err(to_status)?;
+    fn admit(&self, caller: &Caller, path: &str, headers: &HeaderMap, found: &mut Extensions) -> Result<(), Status> {
+        let access = self.access(caller, path, headers).map_err(to_status)?;
         access.count_one().map_err(to_status)?;
         found.insert(access);
         Ok(())
@@ -380,8 +529,11 @@ impl Guard for PeerGuard {
     fn admit(&self, caller: &Caller, _: &str, headers: &HeaderMap, found: &mut Extensions) -> Result<(), Status> {
         found.insert(self.peer(caller).map_err(to_status)?);
         // Whoever hands a call on has admitted it.
-        let handed_on_for = headers.get(FOR).and_then(|name| name.to_str().ok()).map(str::to_owned);
-        found.insert(Access { grant: None, handed_on_for, from: caller.address(), allowance: None });
+        let said = |header: &str| headers.get(header).and_then(|value| value.to_str().ok());
+        let handed_on_for = said(FOR).map(str::to_owned);
+        // A program before this one doesn't say from where.
+        let from = said(FROM).map_or_else(|| caller.address(), |address| address.parse().ok());
+        found.insert(Access { grant: None, proof: None, handed_on_for, from, allowance: None });
         Ok(())
     }
 }
@@ -392,7 +544,106 @@ mod tests {
 
     fn access(ledgers: &str) -> Access {
         let grant = Grant { name: "shop".into(), roles: Roles::of(Role::ALL), ledgers: ledgers.parse().unwrap() };
-        Access { grant: Some(Arc::new(grant)), handed_on_for: None, from: None, allowance: None }
+        Access { grant: Some(Arc::new(grant)), proof: None, handed_on_for: None, from: None, allowance: None }
+    }
+
+    struct At(u64);
+    impl Clock for At {
+        fn wall_ns(&self) -> u64 {
+            self.0
+        }
+    }
+
+    struct Known {
+        tokens: Vec<Token>,
+        log_time_ns: u64,
+    }
+    impl Tokens for Known {
+        fn token(&self, id: &str) -> Option<Token> {
+            self.tokens.iter().find(|token| token.token_id == id).cloned()
+        }
+        fn log_time_ns(&self) -> u64 {
+            self.log_time_ns
+        }
+    }
+
+    fn bearer() -> BearerToken {
+        BearerToken::new("shop", [7; 32]).unwrap()
+    }
+
+    fn known() -> Token {
+        let hash = bearer().hash().to_vec();
+        Token { token_id: "shop".into(), secret_hash: hash.into(), role: v1::Role::Writer.into(), ..Token::default() }
+    }
+
+    fn registry(token: Token, wall_ns: u64, log_time_ns: u64) -> Registry {
+        let tokens = Known { tokens: vec![token], log_time_ns };
+        Registry { cluster: "test".into(), clock: Arc::new(At(wall_ns)), tokens: Arc::new(tokens) }
+    }
+
+    fn asks(registry: Option<Registry>, headers: &[&str]) -> Result<Access, CallError> {
+        let headers = headers.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect();
+        ClientGuard::new(registry, 0).access(&Caller::default(), "/jangbu.v1.Ledger/CreateTransfers", &headers)
+    }
+
+    fn refusal(answer: Result<Access, CallError>) -> &'static str {
+        match answer.expect_err("it must be refused") {
+            CallError::Unauthenticated { reason, .. } | CallError::Denied { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_token_is_believed_for_what_the_cluster_knows_of_it_and_only_while_that_holds() {
+        let shown = format!("Bearer {}", bearer().to_secret().reveal());
+        let ask = |registry| asks(Some(registry), &[&shown]);
+        let let_in = ask(registry(Token { expires_at: 100, ledgers: vec![710, 700], ..known() }, 99, 99)).unwrap();
+        assert_eq!((let_in.who(), let_in.scope()), ("token:shop", Some(&[700, 710][..])));
+        assert!(ask(registry(known(), 99, 99)).unwrap().scope().is_none(), "no ledgers named: all");
+
+        let expiring = || Token { expires_at: 100, ..known() };
+        assert_eq!(refusal(ask(registry(expiring(), 100, 0))), reason::IDENTITY_EXPIRED, "by the clock");
+        assert_eq!(
+            refusal(ask(registry(expiring(), 0, 100))),
+            reason::IDENTITY_EXPIRED,
+            "by the log, if the clock is late"
+        );
+        assert_eq!(refusal(ask(registry(Token { revoked_at: 1, ..known() }, 0, 0))), reason::IDENTITY_REVOKED);
+        assert_eq!(refusal(ask(registry(Token { token_id: "other".into(), ..known() }, 0, 0))), reason::NO_IDENTITY);
+        assert_eq!(
+            refusal(ask(registry(Token { secret_hash: vec![7; 32].into(), ..known() }, 0, 0))),
+            reason::NO_IDENTITY
+        );
+        let reader = Token { role: v1::Role::Reader.into(), ..known() };
+        assert_eq!(refusal(ask(registry(reader, 0, 0))), reason::ROLE_MISSING);
+        let nobody = Token { role: v1::Role::Unspecified.into(), ..known() };
+        assert_eq!(refusal(ask(registry(nobody, 0, 0))), reason::ROLE_MISSING);
+    }
+
+    #[test]
+    fn what_is_no_token_or_two_or_in_plain_text_lets_nobody_in() {
+        let shown = format!("Bearer {}", bearer().to_secret().reveal());
+        let registry = || Some(registry(known(), 0, 0));
+        for headers in [&["Basic c2hvcDpob3A="][..], &["Bearer"], &["Bearer hunter2"], &[&shown, &shown]] {
+            assert_eq!(refusal(asks(registry(), headers)), reason::NO_IDENTITY, "{headers:?}");
+        }
+        assert!(asks(registry(), &[&shown]).is_ok());
+        assert!(asks(None, &[]).is_ok(), "without TLS everybody may everything, …");
+        assert_eq!(refusal(asks(None, &[&shown])), reason::NO_IDENTITY, "… and a token is given away");
+    }
+
+    #[test]
+    fn a_stream_ends_with_the_token_that_began_it() {
+        let shown = bearer();
+        let access = |token: Token| Access {
+            proof: Some(Arc::new(Proof {
+                shown: Shown::Token(shown.clone()),
+                registry: Arc::new(registry(token, 0, 0)),
+            })),
+            ..access("all")
+        };
+        assert!(access(known()).admit_one_more().is_ok());
+        assert!(access(Token { revoked_at: 1, ..known() }).admit_one_more().is_err());
     }
 
     #[test]

@@ -4,29 +4,33 @@
 //!
 //! Laws
 //! * A change of the members, and of the leadership by hand, is in the audit trail before it is done. Below version 2 there is no
-//!   trail; drains, snapshots and the making of the cluster are not in it.
+//!   trail. The making of the cluster is recorded once it is made.
+//! * What is done to one node (drains, snapshots) is recorded in the same way if a quorum takes the record in good time; it is
+//!   done in any case, as it may be needed where there is no quorum.
 //! * The version rises only when every member says that its program knows the new one.
 //!
 //! Not here: what the actions mean (`raft_store::admin`), and who may ask (the doors).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jangbu_proto::{
     Malformed,
     batch::ADMIN_BYTES_MAX,
     cluster::v1::{
-        AdminCommand, AuditRecord, CreateToken, FinalizeUpgradeReply, NodeVersion, Note, RaiseVersion, RevokeToken,
-        Token, admin_command::Command,
+        AdminCommand, AuditRecord, CreateToken, FinalizeUpgradeReply, NodeVersion, Note, RaiseVersion, RecordRequest,
+        RevokeToken, Token, admin_command::Command,
     },
     reason,
 };
 use jangbu_raft_store::{StateReader, admin::VERSION_WITH_ADMIN};
 use prost::Message as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     error::CallError,
+    leadership::Route,
     membership::Membership,
+    peers::Purpose,
     proposer::{Proposer, Unapplied},
 };
 
@@ -35,11 +39,16 @@ use crate::{
 pub struct Caller {
     /// Of a certificate; `-`: none was proved.
     pub name: String,
-    /// An IP address, of the node that handed the call on if one did; empty: not known.
+    /// An IP address; empty: not known.
     pub address: String,
 }
 
-/// At the leader only.
+/// How long what is done to one node waits for its record: longer than an election, and not so long that a person gives up.
+const RECORD_LIMIT: Duration = Duration::from_secs(2);
+
+/// Between attempts to find the leader.
+const RECORD_PAUSE: Duration = Duration::from_millis(20);
+
 pub struct Administration {
     pub proposer: Arc<Proposer>,
     pub state: StateReader,
@@ -47,7 +56,7 @@ pub struct Administration {
 }
 
 impl Administration {
-    /// Does `work`, recorded before and after. Blocks on a quorum.
+    /// Does `work`, recorded before and after; at the leader. Blocks on a quorum.
     pub async fn audited<T>(
         &self,
         caller: &Caller,
@@ -59,15 +68,91 @@ impl Administration {
         if self.state.version() < VERSION_WITH_ADMIN {
             return work.await;
         }
-        let note = |outcome: String| Command::Note(Note { action: action.into(), detail: detail.clone(), outcome });
-        self.propose(caller, note(String::new()), deadline).await?;
+        let note = |outcome: &str| Note { action: action.into(), detail: detail.clone(), outcome: outcome.into() };
+        self.record(caller, note(""), deadline).await?;
         let done = work.await;
-        let outcome = done.as_ref().err().map_or_else(|| "done".to_owned(), ToString::to_string);
-        if let Err(error) = self.propose(caller, note(outcome), deadline).await {
-            // After a change of leaders, which may be what was asked for, another node would have to.
+        // The leader may be another one by now; that may be what was asked for.
+        if let Err(error) = self.record(caller, note(&outcome_of(&done)), deadline).await {
             tracing::info!(action, %error, "what came of it is not in the audit trail; that it was asked for is");
         }
         done
+    }
+
+    /// Does `work`, which is of this node alone: recorded before and after if that can be had in time, and done in any case.
+    /// Waits for a quorum, and no longer than a moment.
+    pub async fn noted<T>(
+        &self,
+        caller: &Caller,
+        action: &str,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        if self.state.version() < VERSION_WITH_ADMIN {
+            return work.await;
+        }
+        let detail = format!("node {}", self.membership.identity.node_id);
+        let limit = || deadline.min(Instant::now() + RECORD_LIMIT);
+        let note = async |outcome: &str| {
+            let note = Note { action: action.into(), detail: detail.clone(), outcome: outcome.into() };
+            if let Err(error) = self.record(caller, note, limit()).await {
+                tracing::warn!(action, outcome, who = caller.name, %error, "this is not in the audit trail");
+            }
+        };
+        note("").await;
+        let done = work.await;
+        note(&outcome_of(&done)).await;
+        done
+    }
+
+    /// Has something recorded that is done by other means, wherever the leader is; while there is none, waits for one, and no
+    /// longer than a moment. Blocks on a quorum.
+    pub async fn record(&self, caller: &Caller, note: Note, deadline: Instant) -> Result<AuditRecord, CallError> {
+        let command = self.command(caller, Command::Note(note));
+        let leader_until = deadline.min(Instant::now() + RECORD_LIMIT);
+        loop {
+            match self.record_once(command.clone(), deadline).await {
+                // In no log: it can't be there twice.
+                Err(CallError::Unavailable { .. }) if Instant::now() + RECORD_PAUSE < leader_until => {
+                    sleep(RECORD_PAUSE).await;
+                }
+                recorded => return recorded,
+            }
+        }
+    }
+
+    async fn record_once(&self, command: AdminCommand, deadline: Instant) -> Result<AuditRecord, CallError> {
+        match self.membership.route() {
+            Route::Here => self.propose(command, deadline).await,
+            Route::There(leader, node) => {
+                let link = self.membership.peers.link(leader, &node, Purpose::Append);
+                let asked = async {
+                    let request = RecordRequest { envelope: Some(link.envelope()), command: Some(command) };
+                    link.client()?.record(request).await
+                };
+                match timeout_at(deadline, asked).await {
+                    Ok(Ok(record)) => Ok(record.into_inner()),
+                    Ok(Err(status)) if reason::told(&status).reason == reason::NOT_LEADER => {
+                        Err(CallError::unavailable(reason::NOT_LEADER, "the leader has changed; ask again"))
+                    }
+                    Ok(Err(_)) | Err(_) => Err(CallError::OutcomeUnknown),
+                }
+            }
+            Route::Unknown => Err(CallError::unavailable(reason::NO_LEADER, "no leader is known")),
+        }
+    }
+
+    /// Records what is done on another member, which asks for it. Blocks on a quorum.
+    pub async fn record_for(
+        &self,
+        member: u64,
+        command: Option<AdminCommand>,
+        deadline: Instant,
+    ) -> Result<AuditRecord, CallError> {
+        let command = command.ok_or_else(|| Malformed::new("command", "is missing"))?;
+        match command.command {
+            Some(Command::Note(_)) if command.node_id == member => self.propose(command, deadline).await,
+            _ => Err(Malformed::new("command", "is not a note of what was done on the node that sends it").into()),
+        }
     }
 
     pub async fn create_token(
@@ -77,7 +162,8 @@ impl Administration {
         deadline: Instant,
     ) -> Result<AuditRecord, CallError> {
         self.must_have_admin()?;
-        self.propose(caller, Command::CreateToken(CreateToken { token: Some(token) }), deadline).await
+        let command = Command::CreateToken(CreateToken { token: Some(token) });
+        self.propose(self.command(caller, command), deadline).await
     }
 
     pub async fn revoke_token(
@@ -87,7 +173,8 @@ impl Administration {
         deadline: Instant,
     ) -> Result<AuditRecord, CallError> {
         self.must_have_admin()?;
-        self.propose(caller, Command::RevokeToken(RevokeToken { token_id }), deadline).await
+        let command = Command::RevokeToken(RevokeToken { token_id });
+        self.propose(self.command(caller, command), deadline).await
     }
 
     /// Raises the cluster's version as far as every member's program allows; tells only what it would do if `dry_run`.
@@ -111,7 +198,8 @@ impl Administration {
             return Err(CallError::precondition(reason::WRONG_VERSION, message));
         }
         if version > version_before && !dry_run {
-            self.propose(caller, Command::RaiseVersion(RaiseVersion { version }), deadline).await?;
+            let command = Command::RaiseVersion(RaiseVersion { version });
+            self.propose(self.command(caller, command), deadline).await?;
         }
         Ok(FinalizeUpgradeReply { version_before, version, nodes })
     }
@@ -126,13 +214,17 @@ impl Administration {
         Err(CallError::precondition(reason::WRONG_VERSION, message))
     }
 
-    async fn propose(&self, caller: &Caller, command: Command, deadline: Instant) -> Result<AuditRecord, CallError> {
-        let command = AdminCommand {
+    fn command(&self, caller: &Caller, command: Command) -> AdminCommand {
+        AdminCommand {
             actor: caller.name.clone(),
             address: caller.address.clone(),
             node_id: self.membership.identity.node_id,
             command: Some(command),
-        };
+        }
+    }
+
+    /// At the leader only.
+    async fn propose(&self, command: AdminCommand, deadline: Instant) -> Result<AuditRecord, CallError> {
         let command = command.encode_to_vec();
         if command.len() > ADMIN_BYTES_MAX {
             let reason = format!("takes {} bytes; {ADMIN_BYTES_MAX} are allowed", command.len());
@@ -151,6 +243,11 @@ impl Administration {
             refused => Err(CallError::precondition(reason::REFUSED, refused)),
         }
     }
+}
+
+/// As it is recorded.
+fn outcome_of<T>(done: &Result<T, CallError>) -> String {
+    done.as_ref().err().map_or_else(|| "done".to_owned(), ToString::to_string)
 }
 
 /// What a node says of itself when it is asked for its version.

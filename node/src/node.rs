@@ -28,7 +28,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     abdication::Abdication,
-    access::{ClientGuard, PeerGuard},
+    access::{ClientGuard, PeerGuard, Registry},
     administration::Administration,
     admission::Admission,
     api::{ledger::LedgerService, operator::OperatorService},
@@ -493,7 +493,12 @@ impl Rooms {
 
         let cluster = self.config.tls.believed_cluster();
         let per_second = self.config.limits.identity_calls_per_second;
-        let client_guard = Arc::new(ClientGuard::new(cluster.clone(), self.clock.clone(), per_second));
+        let registry = cluster.clone().map(|cluster| Registry {
+            cluster,
+            clock: self.clock.clone(),
+            tokens: Arc::new(self.state.clone()),
+        });
+        let client_guard = Arc::new(ClientGuard::new(registry, per_second));
         let client_door = guarded_door(&self.settings, client_guard)
             .add_service(
                 LedgerServer::new(self.ledger_service())
@@ -591,6 +596,7 @@ impl Rooms {
             batcher: self.batcher.clone(),
             reader: self.reader.clone(),
             state: self.state.clone(),
+            administration: self.administration.clone(),
             leadership: self.membership.leadership.clone(),
             reception: self.reception.clone(),
             clock_skew: self.clock_skew.clone(),

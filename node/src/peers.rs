@@ -36,7 +36,7 @@ use jangbu_proto::{
     cluster::v1::{Envelope, operator_client::OperatorClient, peer_client::PeerClient},
     entry::NodeInfo,
     reason,
-    transport::{Http2Settings, Io, PEER_MESSAGE_BYTES_MAX, TlsTransport, Transport, channel},
+    transport::{Channel, Http2Settings, Io, PEER_MESSAGE_BYTES_MAX, TlsTransport, Transport, channel},
 };
 use jangbu_raft_store::Raft;
 use openraft::async_runtime::WatchReceiver;
@@ -45,7 +45,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     config::Timings,

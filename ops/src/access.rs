@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use jangbu_client::{Client, ClientConfig, ClientError};
-use jangbu_proto::reason;
+use jangbu_proto::token::BearerToken;
 use jangbu_proto::transport::{Certificates, KeyFiles, Keyring, OwnFiles, TcpTransport, TlsTransport, Transport};
+use jangbu_proto::{Secret, reason};
 
 use crate::cli::Global;
 use crate::error::{Failure, Kind};
@@ -21,13 +22,17 @@ pub fn plain() -> Way {
     Arc::new(TcpTransport)
 }
 
-/// Encrypted: to nodes that `authority` vouches for; with `own`, one is somebody there.
-pub fn encrypted(authority: PathBuf, own: Option<OwnFiles>) -> Result<Way, Failure> {
+/// Encrypted: to nodes that `authority` vouches for; with `own` or a token, one is somebody there.
+pub fn encrypted(authority: PathBuf, own: Option<OwnFiles>, token: Option<Secret>) -> Result<Way, Failure> {
     let keyring = Keyring::open(KeyFiles { authority, own }, Certificates::Optional, None);
     let keyring = keyring.map_err(|error| {
         Failure::new(Kind::Denied, error.to_string()).advise("make certificates with `jangbu cert`, or name others")
     })?;
-    Ok(Arc::new(TlsTransport::to_hosts(plain(), keyring)))
+    let way = TlsTransport::to_hosts(plain(), keyring);
+    Ok(Arc::new(match token {
+        Some(token) => way.with_token(token),
+        None => way,
+    }))
 }
 
 /// What proves to the nodes who is asking, and to whoever asks that they are the nodes.
@@ -42,6 +47,9 @@ pub struct Papers {
     /// Its key (PEM).
     #[arg(long, global = true, value_name = "FILE", env = "JANGBU_KEY")]
     pub key: Option<PathBuf>,
+    /// A file that holds a token, which is shown instead of a certificate.
+    #[arg(long, global = true, value_name = "FILE", env = "JANGBU_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 impl Papers {
@@ -52,12 +60,22 @@ impl Papers {
             (None, None) => None,
             _ => return Err(Failure::usage("--cert and --key go together")),
         };
-        match (&self.ca, own) {
-            (Some(ca), own) => encrypted(ca.clone(), own).map(Some),
-            (None, None) => Ok(None),
-            (None, Some(_)) => {
-                Err(Failure::usage("--cert and --key need --ca: the authority that vouches for the nodes"))
-            }
+        match (&self.ca, own, self.token()?) {
+            (Some(ca), own, token) => encrypted(ca.clone(), own, token).map(Some),
+            (None, None, None) => Ok(None),
+            (None, ..) => Err(Failure::usage(
+                "--cert and --key, and a token, need --ca: the authority that vouches for the nodes to whom they are shown",
+            )),
+        }
+    }
+
+    /// Of a file only: every user of a machine sees what others type, and what is in the environment is inherited.
+    fn token(&self) -> Result<Option<Secret>, Failure> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))?;
+        match BearerToken::parse(text.trim()) {
+            Ok(token) => Ok(Some(token.to_secret())),
+            Err(malformed) => Err(Failure::usage(format!("{}: {malformed}", path.display()))),
         }
     }
 }
@@ -91,11 +109,18 @@ pub fn failure(error: ClientError) -> Failure {
 }
 
 fn is_denial(reason: &str) -> bool {
-    [reason::NO_IDENTITY, reason::IDENTITY_EXPIRED, reason::ROLE_MISSING, reason::LEDGER_NOT_GRANTED].contains(&reason)
+    [
+        reason::NO_IDENTITY,
+        reason::IDENTITY_EXPIRED,
+        reason::IDENTITY_REVOKED,
+        reason::ROLE_MISSING,
+        reason::LEDGER_NOT_GRANTED,
+    ]
+    .contains(&reason)
 }
 
 /// Whoever asks may not.
 pub fn denied(message: String) -> Failure {
     Failure::new(Kind::Denied, message)
-        .advise("show another certificate with --ca, --cert and --key; see what one grants: jangbu cert show FILE")
+        .advise("show another certificate with --cert and --key (see what one grants: jangbu cert show FILE), or a token with --token-file")
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use clap::Subcommand;
 use jangbu_proto::cluster::v1::{AdminCommand, AuditRecord, admin_command};
-use jangbu_raft_store::admin::verify_trail;
+use jangbu_proto::trail;
 use prost::Message as _;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::operator::Operator;
 use crate::{output, text};
 
 /// Of one question.
-const PAGE: u32 = 1_000;
+const PAGE: u32 = trail::RECORDS_MAX as u32;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -137,7 +137,7 @@ async fn list(global: &Global, from: Option<u64>, last: u64) -> Result<(), Failu
             [
                 record.number.to_string(),
                 record.time.clone(),
-                if record.who.is_empty() { "-".into() } else { record.who.clone() },
+                record.who.clone(),
                 record.from.clone(),
                 record.action.clone(),
                 record.detail.clone(),
@@ -184,7 +184,7 @@ async fn verify_node(operator: &Operator) -> Result<VerifiedNode, Failure> {
     let (records, last_hash) = loop {
         let page = operator.audit(end.0 + 1, PAGE).await?;
         let whole = page.records.is_empty();
-        match verify_trail(end.clone(), &page.records) {
+        match trail::verify(end.clone(), &page.records) {
             Ok(next) => end = next,
             Err(fault) => {
                 let last_hash = text::hex(&page.last_hash);

@@ -13,7 +13,7 @@ use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
 use crate::{
     account, audit, bench, cert, cluster, demo, dev, events, import, inspect, leader, load, member, node,
-    support_bundle, text, top, transfer, upgrade, verify,
+    support_bundle, text, token, top, transfer, upgrade, verify,
 };
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
@@ -58,6 +58,9 @@ pub enum Command {
     /// Certificates: make authorities, nodes and clients; show what one says.
     #[command(subcommand)]
     Cert(cert::Command),
+    /// Bearer tokens, for who has no certificate: create, list, revoke.
+    #[command(subcommand)]
+    Token(token::Command),
     /// The nodes of a cluster: list, add, update, promote, remove.
     #[command(subcommand)]
     Member(member::Command),
@@ -115,6 +118,7 @@ impl Cli {
             Command::Dev(command) => command.run(global.output, global.timeout).await,
             Command::Cluster(command) => command.run(&global).await,
             Command::Cert(command) => command.run(global.output),
+            Command::Token(command) => command.run(&global).await,
             Command::Member(command) => command.run(&global).await,
             Command::Node(command) => command.run(&global).await,
             Command::Upgrade(command) => command.run(&global).await,

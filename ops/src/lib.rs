@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     cli       what can be typed, and every --help
-//!     noun      one file per noun: dev · cluster · cert · member · leader · account · transfer · events
+//!     noun      one file per noun: dev · cluster · cert · token · member · leader · account · transfer · events
 //!     work      one folder per long job: import · load · verify · demo
 //!     watch     top, live; inspect, a folder whose node doesn't run; support_bundle, all of it in one file
 //!     access    endpoints and certificates to a client; operator: the cluster's own door for operators
@@ -40,6 +40,7 @@ pub mod progress;
 pub mod read;
 pub mod support_bundle;
 pub mod text;
+pub mod token;
 pub mod top;
 pub mod transfer;
 pub mod upgrade;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jangbu_proto::cluster::v1::operator_client::OperatorClient;
 use jangbu_proto::cluster::v1::*;
-use jangbu_proto::transport::{self, Http2Settings};
-use tonic::{Code, Request, Status, transport::Channel};
+use jangbu_proto::transport::{self, Channel, Http2Settings};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use crate::access::{self, Way};
@@ -85,6 +85,19 @@ impl Operator {
 
     pub async fn audit(&self, from_number: u64, limit: u32) -> Result<AuditReply, Failure> {
         self.answer(self.client.clone().audit(self.request(AuditRequest { from_number, limit })).await)
+    }
+
+    /// The token's secret stays here; what goes out is its hash.
+    pub async fn create_token(&self, token: Token) -> Result<AuditRecord, Failure> {
+        self.answer(self.client.clone().create_token(self.request(CreateTokenRequest { token: Some(token) })).await)
+    }
+
+    pub async fn revoke_token(&self, token_id: String) -> Result<AuditRecord, Failure> {
+        self.answer(self.client.clone().revoke_token(self.request(RevokeTokenRequest { token_id })).await)
+    }
+
+    pub async fn list_tokens(&self) -> Result<ListTokensReply, Failure> {
+        self.answer(self.client.clone().list_tokens(self.request(ListTokensRequest {})).await)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

@@ -7,6 +7,8 @@
 //!     entry                a log entry, as it lies on disk and travels between replicas
 //!     reason               why a call failed: the one table of error reasons
 //!     grant                who may what, and how a certificate says so
+//!     token                what a caller shows instead of a certificate
+//!     trail                the chain of hashes of the audit trail
 //!     secret               what must not be seen
 //!     transport            how connections are made and kept, real or simulated
 //!
@@ -23,6 +25,8 @@ pub mod grant;
 mod malformed;
 pub mod reason;
 mod secret;
+pub mod token;
+pub mod trail;
 pub mod transport;
 
 pub use malformed::Malformed;

@@ -11,7 +11,8 @@
 //! |                     | SHUTTING_DOWN, FENCED                                  |              | another node              |
 //! | DEADLINE_EXCEEDED   | NOT_PROPOSED                                           | no           | ask again                 |
 //! | DEADLINE_EXCEEDED   | OUTCOME_UNKNOWN (with the ids)                         | maybe        | ask again, with those ids |
-//! | UNAUTHENTICATED     | NO_IDENTITY, IDENTITY_EXPIRED                          | no           | show another certificate  |
+//! | UNAUTHENTICATED     | NO_IDENTITY, IDENTITY_EXPIRED, IDENTITY_REVOKED        | no           | show another certificate  |
+//! |                     |                                                        |              | or token                  |
 //! | PERMISSION_DENIED   | WRONG_CLUSTER, WRONG_NODE, WRONG_INCARNATION,          | no           | an operator must look     |
 //! |                     | NOT_A_MEMBER (with a Removal, if it was one)           |              |                           |
 //! | PERMISSION_DENIED   | ROLE_MISSING, LEDGER_NOT_GRANTED                       | no           | ask for the grant         |
@@ -75,6 +76,8 @@ pub const NOT_A_MEMBER: &str = "NOT_A_MEMBER";
 pub const NO_IDENTITY: &str = "NO_IDENTITY";
 /// What proves it has expired.
 pub const IDENTITY_EXPIRED: &str = "IDENTITY_EXPIRED";
+/// The token that proves it was revoked.
+pub const IDENTITY_REVOKED: &str = "IDENTITY_REVOKED";
 /// The caller has none of the roles that the call needs.
 pub const ROLE_MISSING: &str = "ROLE_MISSING";
 /// The caller's roles don't hold for this ledger.

@@ -29,8 +29,10 @@ use std::{io, time::Duration};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::Secret;
+
 pub use caller::{Arrival, Caller, Holder};
-pub use channel::channel;
+pub use channel::{Channel, channel};
 pub use guard::Guard;
 pub use server::{Door, DoorBuilder, FixedDate, door, guarded_door, serve};
 pub use tcp::TcpTransport;
@@ -53,6 +55,12 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Makes one connection to `address` (host:port). No retries, no time limit: both are the caller's.
     fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Io>>;
+
+    /// What calls over it show of their caller, beside the connection's certificate. In plain text there must be none: whoever
+    /// listens would have it.
+    fn token(&self) -> Option<&Secret> {
+        None
+    }
 }
 
 /// One end of a connection.

@@ -4,17 +4,16 @@
 //!
 //! Laws
 //! * What a command does follows from the commands before it and itself; so every replica has the same trail.
-//! * Each record carries the hash of the one before: whoever changes one must change all that follow, and the last hash, which every replica holds and compares.
+//! * Each record of the trail carries the hash of the one before (`proto::trail`).
 //! * The version only rises. A command of a version that this program doesn't know stops the replica.
 //! * Memory holds the tokens and what was recorded since the last flush; the trail itself is on disk.
 //!
 //! Not here: who may ask for what (`node`), and the rules of money (`ledger`).
 
-use jangbu_proto::Malformed;
 use jangbu_proto::cluster::v1::admin_command::Command;
 use jangbu_proto::cluster::v1::{AdminCommand, AdminState, AuditRecord, Role, Token};
+use jangbu_proto::{Malformed, token, trail};
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// The version that a cluster begins with, and that programs before versions have.
@@ -29,13 +28,11 @@ pub const VERSION_WITH_ADMIN: u32 = 2;
 /// Of tokens that are kept, revoked ones included.
 pub const TOKENS_MAX: usize = 10_000;
 
-const HASH_BYTES: usize = 32;
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     version: u32,
     records_count: u64,
-    last_hash: [u8; HASH_BYTES],
+    last_hash: [u8; trail::HASH_BYTES],
     tokens: BTreeMap<String, Token>,
     /// Recorded and not flushed yet, oldest first.
     recent: Vec<AuditRecord>,
@@ -48,7 +45,7 @@ impl Default for Admin {
         Admin {
             version: VERSION_MIN,
             records_count: 0,
-            last_hash: [0; HASH_BYTES],
+            last_hash: [0; trail::HASH_BYTES],
             tokens: BTreeMap::new(),
             recent: Vec::new(),
             frozen: 0,
@@ -67,7 +64,7 @@ impl Admin {
     }
 
     /// Of the last record; zero before the first. It stands for the whole trail.
-    pub fn last_hash(&self) -> [u8; HASH_BYTES] {
+    pub fn last_hash(&self) -> [u8; trail::HASH_BYTES] {
         self.last_hash
     }
 
@@ -150,7 +147,7 @@ impl Admin {
             previous_hash: self.last_hash.to_vec().into(),
             hash: Default::default(),
         };
-        self.last_hash = hash_of(&record);
+        self.last_hash = trail::hash_of(&record);
         record.hash = self.last_hash.to_vec().into();
         self.records_count = record.number;
         self.recent.push(record);
@@ -194,47 +191,14 @@ impl Admin {
 }
 
 fn check_token(token: &Token) -> Result<(), String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if !(1..=64).contains(&token.token_id.len()) || !token.token_id.bytes().all(plain) {
-        return Err("token_id: takes 1 to 64 letters, digits, '-' and '_'".into());
-    }
-    if token.secret_hash.len() != HASH_BYTES {
-        return Err(format!("secret_hash: takes {HASH_BYTES} bytes"));
+    token::check_id(&token.token_id).map_err(|malformed| malformed.to_string())?;
+    if token.secret_hash.len() != token::HASH_BYTES {
+        return Err(format!("secret_hash: takes {} bytes", token::HASH_BYTES));
     }
     match token.role() {
         Role::Unspecified => Err("role: is none".into()),
         _ => Ok(()),
     }
-}
-
-/// What links a record to all before it.
-pub fn hash_of(record: &AuditRecord) -> [u8; HASH_BYTES] {
-    let mut hasher = Sha256::new();
-    for number in [record.number, record.log_index, record.timestamp, record.command.len() as u64] {
-        hasher.update(number.to_le_bytes());
-    }
-    hasher.update(&record.command);
-    hasher.update((record.refused.len() as u64).to_le_bytes());
-    hasher.update(record.refused.as_bytes());
-    hasher.update(&record.previous_hash);
-    hasher.finalize().into()
-}
-
-/// The first fault of a part of the trail that follows on `before` (its number and hash; 0 and zero at the beginning).
-pub fn verify_trail(mut before: (u64, Vec<u8>), records: &[AuditRecord]) -> Result<(u64, Vec<u8>), String> {
-    for record in records {
-        if record.number != before.0 + 1 {
-            return Err(format!("record {} follows on record {}", record.number, before.0));
-        }
-        if record.previous_hash[..] != before.1[..] {
-            return Err(format!("record {} does not name the hash of the record before it", record.number));
-        }
-        if hash_of(record)[..] != record.hash[..] {
-            return Err(format!("record {} does not match its own hash: it was changed", record.number));
-        }
-        before = (record.number, record.hash.to_vec());
-    }
-    Ok(before)
 }
 
 #[cfg(test)]
@@ -291,21 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_was_changed_dropped_or_moved_breaks_the_trail() {
+    fn what_was_done_is_one_unbroken_trail() {
         let mut admin = Admin::default();
         let records: Vec<AuditRecord> = (0..4).map(|at| apply(&mut admin, &note(&format!("act {at}")))).collect();
-        let start = || (0, vec![0; 32]);
-        assert_eq!(verify_trail(start(), &records), Ok((4, admin.last_hash().to_vec())));
-        let with = |change: &dyn Fn(&mut Vec<AuditRecord>)| {
-            let mut records = records.clone();
-            change(&mut records);
-            verify_trail(start(), &records)
-        };
-        assert!(with(&|records| records[1].command = note("act 9").into()).is_err());
-        assert!(with(&|records| records[2].timestamp += 1).is_err());
-        assert!(with(&|records| drop(records.remove(1))).is_err());
-        assert!(with(&|records| records.swap(1, 2)).is_err());
-        assert!(with(&|records| records[3].refused = "no".into()).is_err());
+        assert_eq!(trail::verify((0, vec![0; 32]), &records), Ok((4, admin.last_hash().to_vec())));
     }
 
     #[test]

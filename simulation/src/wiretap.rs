@@ -28,7 +28,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes};
 use futures_util::{StreamExt, future::BoxFuture, stream, stream::BoxStream};
 use http::uri::PathAndQuery;
-use jangbu_proto::transport::{Io, Listener, PEER_MESSAGE_BYTES_MAX, Transport, channel, door, serve};
+use jangbu_proto::transport::{Channel, Io, Listener, PEER_MESSAGE_BYTES_MAX, Transport, channel, door, serve};
 use jangbu_raft_store::snapshot::manifest;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -41,7 +41,6 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
     server::NamedService,
-    transport::Channel,
 };
 use tower::Service;
 

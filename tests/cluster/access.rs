@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::{StreamExt, future::join_all, stream};
 use jangbu_ledger::{Account, AccountId, Transfer, TransferId};
 use jangbu_proto::{
-    cluster::v1::{Envelope, Vote, VoteRequest, peer_client::PeerClient},
+    cluster::v1::{self as cluster, Envelope, RevokeTokenRequest, Vote, VoteRequest, peer_client::PeerClient},
     jangbu::v1 as wire,
     reason,
+    token::BearerToken,
     transport::{Http2Settings, OwnFiles, Transport, channel},
 };
 use jangbu_tests::{
@@ -21,6 +22,8 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
+
+use crate::command::{CONFLICT, DENIED, USAGE, WELL, exits};
 
 const SECURED: Settings = Settings { nodes_count: 3, sizes: jangbu_tests::Sizes::Small, tls: true };
 const ONE: Settings = Settings { nodes_count: 1, ..SECURED };
@@ -110,7 +113,164 @@ async fn every_call_is_refused_to_whoever_was_not_granted_it() {
             tried += 1;
         }
     }
+    tried += every_call_with_tokens(&cluster, &certs, &calls).await;
     println!("{} calls, {tried} times tried", calls.len());
+}
+
+/// The same with tokens: those that hold, of each role, and those that don't. Returns how many calls were made.
+async fn every_call_with_tokens(cluster: &Cluster, certs: &Certs, calls: &BTreeSet<String>) -> usize {
+    knows_tokens(cluster).await;
+    let admin = door_of(cluster, certs, Some(certs.files("client-admin")));
+    let mut bearers: Vec<(String, BearerToken, Option<&str>)> = Vec::new();
+    for role in ROLES {
+        let token = bearer(&format!("role-{role}"));
+        create(&admin, &token, role, vec![], 0).await;
+        bearers.push((format!("token of a {role}"), token, Some(role)));
+    }
+    let never_made = bearer("never-made");
+    let wrong_secret = BearerToken::new("role-admin", [1; 32]).expect("a name");
+    let expired = bearer("expired");
+    create(&admin, &expired, "admin", vec![], 1).await;
+    let revoked = bearer("revoked");
+    create(&admin, &revoked, "admin", vec![], 0).await;
+    let revoke = RevokeTokenRequest { token_id: "revoked".into() };
+    admin.operator().revoke_token(revoke).await.expect("it was made a moment ago");
+    for (what, token) in
+        [("never made", never_made), ("wrong secret", wrong_secret), ("expired", expired), ("revoked", revoked)]
+    {
+        bearers.push((format!("token {what}"), token, None));
+    }
+    let mut tried = 0;
+    for (who, token, role) in bearers {
+        let door = Door::new(certs.way_with_token(&token), &cluster.node(1).addresses.client);
+        for call in calls {
+            let answer = make(&door, call).await;
+            let is_granted = || role.is_some_and(|role| promised(call).is_some_and(|roles| roles.contains(&role)));
+            assert_eq!(is_let_in(&answer), is_for_anybody(call) || is_granted(), "{who}: {call}: {answer:?}");
+            tried += 1;
+        }
+    }
+    tried
+}
+
+/// A cluster that was made while the machine was busy may be at its first version still, which knows no tokens.
+async fn knows_tokens(cluster: &Cluster) {
+    let finalize = cluster::FinalizeUpgradeRequest { dry_run: false };
+    until("the version is raised", async || {
+        let raised = cluster.door(1).operator().finalize_upgrade(finalize).await.ok()?.into_inner();
+        (raised.version >= 2).then_some(())
+    })
+    .await;
+}
+
+/// A token whose secret is the beginning of its name.
+fn bearer(name: &str) -> BearerToken {
+    let mut secret = [0x5e; 32];
+    secret[..name.len()].copy_from_slice(name.as_bytes());
+    BearerToken::new(name, secret).expect("a name")
+}
+
+async fn create(admin: &Door, token: &BearerToken, role: &str, ledgers: Vec<u32>, expires_at: u64) {
+    let role = cluster::Role::from_str_name(&format!("ROLE_{}", role.to_uppercase())).expect("a role").into();
+    let (token_id, secret_hash) = (token.id().to_owned(), token.hash().to_vec().into());
+    let token = cluster::Token { token_id, secret_hash, role, ledgers, expires_at, ..Default::default() };
+    let request = cluster::CreateTokenRequest { token: Some(token) };
+    admin.operator().create_token(request).await.expect("an admin makes tokens");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_made_by_command_pays_in_its_ledger_at_every_node_until_it_is_revoked() {
+    let mut cluster = Cluster::start_with(SECURED).await;
+    let certs = cluster.certs.clone().expect("it is secured");
+    knows_tokens(&cluster).await;
+    open_accounts(&cluster, 1).await;
+    let authority = certs.dir.join("client-authority.crt");
+    let admin = certs.client("boss", "admin", "all");
+    let path = |path: &std::path::Path| path.to_str().expect("plain letters").to_owned();
+    let (ca, cert, key) = (path(&authority), path(&admin.certificate), path(&admin.key));
+    let as_admin = ["--ca", &ca, "--cert", &cert, "--key", &key];
+    let file = path(&certs.dir.join("shop.token"));
+    let ledger = LEDGER.to_string();
+    let made = ["token", "create", "shop", "--role", "writer", "--ledgers", &ledger, "--out", &file, "-o", "json"];
+    exits(WELL, &cluster, &[&as_admin[..], &made[..]].concat());
+    exits(
+        CONFLICT,
+        &cluster,
+        &[&as_admin[..], &["token", "create", "shop", "--role", "admin", "--ledgers", "all"]].concat(),
+    );
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let token = BearerToken::parse(text.trim()).expect("it is a token");
+
+    let patience = Duration::from_secs(5);
+    let doors: Vec<Door> = cluster
+        .ids()
+        .into_iter()
+        .map(|id| Door::new(certs.way_with_token(&token), &cluster.node(id).addresses.client))
+        .collect();
+    for door in &doors {
+        until("the node has heard of the token", async || {
+            door.create_transfers(&[payment(1)], patience).await.ok().map(drop)
+        })
+        .await;
+        let elsewhere = Transfer { ledger: FOREIGN_LEDGER, ..payment(1) };
+        let refused = door.create_transfers(&[elsewhere], patience).await.unwrap_err();
+        assert_eq!(reason::told(&refused).reason, reason::LEDGER_NOT_GRANTED, "{refused:?}");
+    }
+    let lookup = ["--ca", &ca, "--token-file", &file, "account", "show", "1"];
+    exits(WELL, &cluster, &lookup);
+
+    // In plain text it isn't even sent, and where it comes in plain text it opens nothing.
+    exits(USAGE, &cluster, &["--token-file", &file, "account", "show", "1"]);
+
+    // A stream that was begun with it ends its work with it.
+    let (asking, asked) = tokio::sync::mpsc::channel(1);
+    let requests = stream::unfold(asked, |mut asked| async { Some((asked.recv().await?, asked)) });
+    let mut replies = doors[0].ledger().submit(requests).await.expect("a writer may").into_inner();
+    let mut pay = async || {
+        let mut record = [0; Transfer::BYTES];
+        payment(1).encode(&mut record);
+        let operation = wire::Operation::CreateTransfers as i32;
+        let packed = wire::SubmitRequest { tag: 1, operation, records: record.to_vec().into(), deadline_ms: 0 };
+        asking.send(packed).await.expect("the stream is open");
+        replies.next().await.expect("an answer").expect("an answer").outcome.expect("an outcome")
+    };
+    assert!(matches!(pay().await, wire::submit_reply::Outcome::Applied(_)));
+    exits(WELL, &cluster, &[&as_admin[..], &["token", "revoke", "shop"]].concat());
+    until("the stream is told", async || match pay().await {
+        wire::submit_reply::Outcome::Failure(failure) => Some(assert_eq!(failure.reason, reason::IDENTITY_REVOKED)),
+        wire::submit_reply::Outcome::Applied(_) => None,
+    })
+    .await;
+    for door in &doors {
+        let refused =
+            until("the node has heard of its end", async || door.accounts(&ACCOUNTS, Consistency::Local).await.err())
+                .await;
+        assert_eq!(reason::told(&refused).reason, reason::IDENTITY_REVOKED, "{refused:?}");
+    }
+    exits(DENIED, &cluster, &lookup);
+
+    let secret = text.trim().rsplit('.').next().expect("it has parts").to_owned();
+    let trail = exits(WELL, &cluster, &[&as_admin[..], &["audit", "list", "-o", "json"]].concat());
+    let trail = String::from_utf8_lossy(&trail.stdout).into_owned();
+    assert!(trail.contains("token create") && trail.contains("token revoke") && trail.contains("\"boss\""), "{trail}");
+    for id in cluster.ids() {
+        let seen = cluster.node(id).words() + &metrics(&cluster.node(id).addresses.http) + &trail;
+        assert!(!seen.contains(&secret), "node {id} shows the secret");
+    }
+    cluster.kill_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_plain_text_opens_nothing() {
+    let mut cluster = Cluster::start_with(Settings { tls: false, ..ONE }).await;
+    let mut request = Request::new(cluster::StatusRequest {});
+    let shown = bearer("shop").to_secret();
+    request
+        .metadata_mut()
+        .insert("authorization", format!("Bearer {}", shown.reveal()).parse().expect("plain letters"));
+    let refused = cluster.door(1).operator().status(request).await.unwrap_err();
+    assert_eq!(reason::told(&refused).reason, reason::NO_IDENTITY, "{refused:?}");
+    cluster.kill_all();
 }
 
 /// Every `package.Service/Method` that reflection tells of.

@@ -7,12 +7,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use jangbu_ledger::Transfer;
+use jangbu_ledger::{Account, AccountId};
 use jangbu_proto::{
-    jangbu::v1::{QueryFilter, QueryTransfersRequest},
+    jangbu::v1::{QueryAccountsRequest, QueryFilter},
     reason,
 };
-use jangbu_tests::{Cluster, Consistency, DEADLINE, Door, Payer, Settings, Sizes, judge, payment};
+use jangbu_tests::{Cluster, Consistency, DEADLINE, Door, LEDGER, Payer, Settings, Sizes, judge};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -79,18 +79,19 @@ fn framed(message: &impl prost::Message) -> Bytes {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_and_never_reads_is_cut_off() {
     harms_nobody(cluster("unread_ms_max = 1000", false).await, async |cluster| {
-        let many: Vec<Transfer> = (0..8_189).map(|_| payment(1)).collect();
-        cluster.door(1).create_transfers(&many, Duration::from_secs(20)).await.expect("there is something to ask for");
+        let account = |id| Account { id: AccountId(id), ledger: LEDGER, code: 1, ..Account::default() };
+        let many: Vec<Account> = (10_000..18_189).map(account).collect();
+        cluster.door(1).create_accounts(&many, Duration::from_secs(20)).await.expect("there is something to ask for");
         for window in [0, 100_000] {
             let (mut sender, ended) = http2(cluster, window).await;
             let filter = QueryFilter { limit: 8_189, ..Default::default() };
-            let asked = framed(&QueryTransfersRequest { filter: Some(filter), read: None });
+            let asked = framed(&QueryAccountsRequest { filter: Some(filter), read: None });
             let mut unread = Vec::new();
             for _ in 0..100 {
                 let Ok(ready) = sender.clone().ready().await else { break };
                 sender = ready;
                 let (answer, mut body) =
-                    sender.send_request(call(cluster, "/jangbu.v1.Ledger/QueryTransfers"), false).expect("it is sent");
+                    sender.send_request(call(cluster, "/jangbu.v1.Ledger/QueryAccounts"), false).expect("it is sent");
                 body.send_data(asked.clone(), true).expect("it is sent");
                 // Kept, and never read.
                 unread.push(answer);
@@ -122,6 +123,104 @@ async fn whoever_opens_and_resets_calls_in_a_flood_is_cut_off() {
         let cut = timeout(DEADLINE, ended).await.expect("it is cut off").expect("no panic");
         assert!(cut.is_err(), "after {opened} calls: {cut:?}");
         println!("cut off after {opened} resets");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_beyond_what_one_connection_may_have_open_are_refused() {
+    harms_nobody(cluster("", false).await, async |cluster| {
+        let mut io = TcpStream::connect(&cluster.node(1).addresses.client).await.expect("the door is open");
+        let authority = cluster.node(1).addresses.client.clone();
+        // By hand: a client library keeps to what it is told.
+        let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        flood.extend(frame(SETTINGS, 0, 0, &[]));
+        for number in 0..FLOOD {
+            flood.extend(frame(HEADERS, END_HEADERS, number * 2 + 1, &begun_call(&authority)));
+        }
+        let (mut heard, mut words) = io.split();
+        let (sent, seen) = tokio::join!(words.write_all(&flood), refusals(&mut heard));
+        let Seen { refused, cut } = seen;
+        assert!(refused >= FLOOD - 256 || cut, "of {FLOOD} calls {refused} are refused ({sent:?})");
+        println!("{refused} of {FLOOD} calls are refused; cut off: {cut}");
+    })
+    .await;
+}
+
+const FLOOD: u32 = 2_000;
+
+// Kinds of frames, and a flag (RFC 9113).
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_HEADERS: u8 = 4;
+const REFUSED_STREAM: u32 = 7;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Headers of a call whose message never comes: each a literal that isn't to be remembered (RFC 7541, 6.2.2).
+fn begun_call(authority: &str) -> Vec<u8> {
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/jangbu.v1.Ledger/CreateTransfers"),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ];
+    let literal = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    headers.iter().flat_map(|(name, value)| [vec![0], literal(name), literal(value)].concat()).collect()
+}
+
+struct Seen {
+    refused: u32,
+    cut: bool,
+}
+
+/// What the node answers, until all that is too much is refused or nothing more comes.
+async fn refusals(heard: &mut (impl tokio::io::AsyncRead + Unpin)) -> Seen {
+    let mut seen = Seen { refused: 0, cut: false };
+    let listening = async {
+        while seen.refused < FLOOD - 256 {
+            let mut head = [0; 9];
+            if heard.read_exact(&mut head).await.is_err() {
+                seen.cut = true;
+                return;
+            }
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            if heard.read_exact(&mut payload).await.is_err() {
+                seen.cut = true;
+                return;
+            }
+            match head[3] {
+                RST_STREAM if payload == REFUSED_STREAM.to_be_bytes() => seen.refused += 1,
+                GOAWAY => seen.cut = true,
+                _ => {}
+            }
+        }
+    };
+    let _ = timeout(DEADLINE, listening).await; // what was seen until then counts
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_beyond_all_bounds_is_refused_before_it_comes() {
+    harms_nobody(cluster("", false).await, async |cluster| {
+        for claimed in [4 * 1024 * 1024 + 1, u32::MAX] {
+            let (sender, _ended) = http2(cluster, 65_535).await;
+            let mut sender = sender.ready().await.expect("it is open");
+            let request = call(cluster, "/jangbu.v1.Ledger/CreateTransfers");
+            let (answer, mut body) = sender.send_request(request, false).expect("it is sent");
+            let head = [&[0][..], &claimed.to_be_bytes()].concat();
+            body.send_data(head.into(), false).expect("it is sent");
+            let answer = timeout(DEADLINE, answer).await.expect("an answer").expect("an answer");
+            let status = answer.headers().get("grpc-status").expect("it is refused").clone();
+            assert_eq!(status, "11", "OUT_OF_RANGE; {claimed} bytes: {answer:?}");
+        }
     })
     .await;
 }
@@ -197,7 +296,7 @@ async fn one_identity_that_asks_too_much_is_told_when_to_come_back_and_others_ar
     let door = |own| Door::new(certs.way(Some(own)), &cluster.node(1).addresses.client);
     let greedy = door(certs.client("greedy", "reader", "all"));
     let modest = door(certs.client("modest", "reader", "all"));
-    let ids = [jangbu_ledger::AccountId(1)];
+    let ids = [AccountId(1)];
     let asked = join_all((0..500).map(|_| greedy.accounts(&ids, Consistency::Local))).await;
     let refused: Vec<_> = asked.into_iter().filter_map(Result::err).collect();
     assert!(refused.len() >= 200, "{} of 500 were refused", refused.len());

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use jangbu_proto::token::BearerToken;
 use jangbu_proto::transport::{Certificates, KeyFiles, Keyring, OwnFiles, TcpTransport, TlsTransport, Transport};
 use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 
@@ -85,6 +86,13 @@ impl Certs {
         let files = KeyFiles { authority: self.dir.join("client-authority.crt"), own };
         let keyring = Keyring::open(files, Certificates::Optional, None).expect("these keys are good");
         Arc::new(TlsTransport::to_hosts(Arc::new(TcpTransport), keyring))
+    }
+
+    /// To a client door, with a token and nothing else.
+    pub fn way_with_token(&self, token: &BearerToken) -> Arc<dyn Transport> {
+        let files = KeyFiles { authority: self.dir.join("client-authority.crt"), own: None };
+        let keyring = Keyring::open(files, Certificates::Optional, None).expect("these keys are good");
+        Arc::new(TlsTransport::to_hosts(Arc::new(TcpTransport), keyring).with_token(token.to_secret()))
     }
 
     /// To a peer door, as the holder of `own`.

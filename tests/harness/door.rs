@@ -12,9 +12,9 @@ use jangbu_proto::{
     convert::{self, Consistency},
     jangbu::v1 as wire,
     jangbu::v1::ledger_client::LedgerClient,
-    transport::{CLIENT_REPLY_BYTES_MAX, Http2Settings, Transport, channel},
+    transport::{CLIENT_REPLY_BYTES_MAX, Channel, Http2Settings, Transport, channel},
 };
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
 /// For questions that a node answers by itself. Generous on a busy machine, short against a test's deadline.
 const PATIENCE: Duration = Duration::from_secs(5);

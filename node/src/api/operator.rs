@@ -9,8 +9,9 @@ use std::{sync::Arc, time::Duration};
 
 use jangbu_proto::{
     Malformed,
-    cluster::v1::{self, operator_server::Operator},
+    cluster::v1::{self, Note, operator_server::Operator},
     convert, reason,
+    trail::RECORDS_MAX,
 };
 use jangbu_raft_store::{Raft, Scrubbed, StateReader};
 use openraft::async_runtime::WatchReceiver;
@@ -36,9 +37,6 @@ const FINALIZE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Between attempts to raise a new cluster's version.
 const FINALIZE_PAUSE: Duration = Duration::from_millis(50);
-
-/// Of one answer.
-const AUDIT_RECORDS_MAX: usize = 1_000;
 
 /// On calls that were handed on once already: two nodes that disagree about the leader must not send them round.
 const HANDED_ON: &str = "jangbu-handed-on";
@@ -130,11 +128,20 @@ impl Operator for OperatorService {
     ) -> Result<Response<v1::MembershipReply>, Status> {
         let deadline = deadline(request.metadata(), &self.limits);
         let access = Access::of(&request);
-        let addresses = request.into_inner().peer_addresses;
+        let (caller, addresses) = (caller(&access), request.into_inner().peer_addresses);
         self.membership.initialize(&addresses, deadline).await.map_err(to_status)?;
         // A new cluster has nothing to go back to.
-        if let Err(error) = self.finalize_first(&access, deadline.min(Instant::now() + FINALIZE_LIMIT)).await {
-            tracing::warn!(%error, "the cluster is made, and stays at version 1 until you type: jangbu upgrade finalize");
+        match self.finalize_first(&access, deadline.min(Instant::now() + FINALIZE_LIMIT)).await {
+            Ok(()) => {
+                let outcome = "done".into();
+                let note = Note { action: "cluster init".into(), detail: addresses.join(", "), outcome };
+                if let Err(error) = self.administration.record(&caller, note, deadline).await {
+                    tracing::warn!(who = caller.name, %error, "the cluster is made; this is not in the audit trail");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the cluster is made, and stays at version 1 until you type: jangbu upgrade finalize");
+            }
         }
         Ok(Response::new(self.members()))
     }
@@ -238,21 +245,11 @@ impl Operator for OperatorService {
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainReply>, Status> {
         let deadline = deadline(request.metadata(), &self.limits);
-        let led = self.membership.leadership.borrow().is_here();
+        let caller = caller(&Access::of(&request));
         let undrain = request.into_inner().undrain;
-        self.health.set_draining(!undrain);
-        let mut leadership = self.membership.leadership.clone();
-        if led && !undrain {
-            // Handed over by the task that watches for it (`abdication.rs`), again and again if need be.
-            let elsewhere = leadership.wait_for(|now| now.leader_id().is_some() && !now.is_here());
-            if !matches!(timeout_at(deadline, elsewhere).await, Ok(Ok(_))) {
-                let message =
-                    "no other voter has taken the leadership over yet; this node goes on trying while it is drained";
-                return Err(to_status(CallError::unavailable(reason::LAGGING, message)));
-            }
-        }
-        let leader_id = leadership.borrow().leader_id().unwrap_or(0);
-        Ok(Response::new(v1::DrainReply { led, leader_id }))
+        let action = if undrain { "node undrain" } else { "node drain" };
+        let drained = self.administration.noted(&caller, action, deadline, self.drained(undrain, deadline)).await;
+        drained.map(Response::new).map_err(to_status)
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyReply>, Status> {
@@ -265,7 +262,9 @@ impl Operator for OperatorService {
         request: Request<v1::TakeSnapshotRequest>,
     ) -> Result<Response<v1::TakeSnapshotReply>, Status> {
         let deadline = deadline(request.metadata(), &self.limits);
-        let log_index = self.snapshots.take(deadline).await.map_err(to_status)?;
+        let caller = caller(&Access::of(&request));
+        let taken = self.administration.noted(&caller, "snapshot", deadline, self.snapshots.take(deadline)).await;
+        let log_index = taken.map_err(to_status)?;
         Ok(Response::new(v1::TakeSnapshotReply { log_index }))
     }
 }
@@ -300,10 +299,28 @@ impl OperatorService {
         }
     }
 
+    /// Drains this node, or takes it back; which node leads then. Waits for another leader, if this one led.
+    async fn drained(&self, undrain: bool, deadline: Instant) -> Result<v1::DrainReply, CallError> {
+        let mut leadership = self.membership.leadership.clone();
+        let led = leadership.borrow().is_here();
+        self.health.set_draining(!undrain);
+        if led && !undrain {
+            // Handed over by the task that watches for it (`abdication.rs`), again and again if need be.
+            let elsewhere = leadership.wait_for(|now| now.leader_id().is_some() && !now.is_here());
+            if !matches!(timeout_at(deadline, elsewhere).await, Ok(Ok(_))) {
+                let message =
+                    "no other voter has taken the leadership over yet; this node goes on trying while it is drained";
+                return Err(CallError::unavailable(reason::LAGGING, message));
+            }
+        }
+        let leader_id = leadership.borrow().leader_id().unwrap_or(0);
+        Ok(v1::DrainReply { led, leader_id })
+    }
+
     async fn audit_trail(&self, asked: v1::AuditRequest) -> Result<v1::AuditReply, CallError> {
         let limit = asked.limit as usize;
-        if !(1..=AUDIT_RECORDS_MAX).contains(&limit) {
-            return Err(Malformed::new("limit", format!("{limit} is not within 1 to {AUDIT_RECORDS_MAX}")).into());
+        if !(1..=RECORDS_MAX).contains(&limit) {
+            return Err(Malformed::new("limit", format!("{limit} is not within 1 to {RECORDS_MAX}")).into());
         }
         let (records, records_count, last_hash) = self.state.audit(asked.from_number.max(1), limit).await?;
         Ok(v1::AuditReply { records, records_count, last_hash: last_hash.to_vec().into() })

@@ -79,8 +79,8 @@ async fn answer(service: &LedgerService, access: &Access, request: v1::SubmitReq
     let call = service.metrics.call("submit");
     let tag = request.tag;
     let deadline = Instant::now() + limit(service, request.deadline_ms);
-    let written = match (access.count_one(), convert::submitted(request)) {
-        (Err(too_many), _) => Err(to_status(too_many)),
+    let written = match (access.admit_one_more(), convert::submitted(request)) {
+        (Err(refused), _) => Err(to_status(refused)),
         (_, Err(malformed)) => Err(reason::malformed(&malformed)),
         (Ok(()), Ok((operation, records))) => service.write(access, operation, Ok(records), deadline).await,
     };

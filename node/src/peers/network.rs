@@ -12,6 +12,7 @@ use futures_util::Stream;
 use jangbu_proto::{
     cluster::v1::{self as wire, TransferLeaderReply, peer_client::PeerClient, transfer_leader_reply},
     entry::NodeInfo,
+    transport::Channel,
 };
 use jangbu_raft_store::{LogStats, SnapshotData, TypeConfig, Vote};
 use openraft::{
@@ -28,7 +29,7 @@ use openraft::{
     type_config::alias::SnapshotOf,
 };
 use tokio::time::timeout;
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status};
 
 use super::{Link, Peers, Purpose, append, convert, snapshot};
 

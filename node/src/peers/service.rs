@@ -11,9 +11,10 @@ use futures_util::{StreamExt, stream, stream::BoxStream};
 use jangbu_proto::{
     batch::{Batch, RepliesBuilder},
     cluster::v1::{
-        Accepted, AppendReply, AppendRequest, DigestAt, DigestsReply, DigestsRequest, ForwardReply, ForwardRequest,
-        ReadIndexReply, ReadIndexRequest, SnapshotMessage, SnapshotReply, TransferLeaderReply, TransferLeaderRequest,
-        VoteReply, VoteRequest, peer_server::Peer, transfer_leader_reply::Outcome as Transferred,
+        Accepted, AppendReply, AppendRequest, AuditRecord, DigestAt, DigestsReply, DigestsRequest, ForwardReply,
+        ForwardRequest, ReadIndexReply, ReadIndexRequest, RecordRequest, SnapshotMessage, SnapshotReply,
+        TransferLeaderReply, TransferLeaderRequest, VoteReply, VoteRequest, peer_server::Peer,
+        transfer_leader_reply::Outcome as Transferred,
     },
     reason,
 };
@@ -28,8 +29,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{append, convert, envelope::Gate, snapshot::Reception};
 use crate::{
-    access::PeerCaller, api::status::to_status, batcher::Batcher, clock_skew::ClockSkew, error::CallError,
-    leadership::Leadership, reader::Reader,
+    access::PeerCaller, administration::Administration, api::status::to_status, batcher::Batcher,
+    clock_skew::ClockSkew, error::CallError, leadership::Leadership, reader::Reader,
 };
 
 pub struct PeerService {
@@ -38,6 +39,7 @@ pub struct PeerService {
     pub batcher: Batcher,
     pub reader: Arc<Reader>,
     pub state: StateReader,
+    pub administration: Arc<Administration>,
     pub leadership: watch::Receiver<Leadership>,
     pub reception: Arc<Reception>,
     pub clock_skew: Arc<ClockSkew>,
@@ -160,6 +162,15 @@ impl Peer for PeerService {
         let digests =
             digests.map(|(log_index, digest)| DigestAt { log_index, digest: digest.to_vec().into() }).collect();
         Ok(Response::new(DigestsReply { digests, clock_ns: self.clock_skew.now_ns() }))
+    }
+
+    async fn record(&self, request: Request<RecordRequest>) -> Result<Response<AuditRecord>, Status> {
+        let deadline = self.deadline(&request);
+        let (caller, request) = (PeerCaller::of(&request), request.into_inner());
+        let from = self.gate.check(caller, request.envelope.as_ref()).await.map_err(to_status)?;
+        self.must_lead()?;
+        let recorded = self.administration.record_for(from, request.command, deadline).await;
+        recorded.map(Response::new).map_err(to_status)
     }
 }
 

@@ -6,7 +6,8 @@ use jangbu_proto::cluster::v1::{
     AdminCommand, AuditRecord, AuditRequest, CreateTokenRequest, DrainRequest, FinalizeUpgradeRequest,
     ListTokensRequest, MoveLeaderRequest, RevokeTokenRequest, Role, TakeSnapshotRequest, Token, admin_command::Command,
 };
-use jangbu_raft_store::admin::{VERSION_MAX, verify_trail};
+use jangbu_proto::trail;
+use jangbu_raft_store::admin::VERSION_MAX;
 use prost::Message as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use crate::harness::{CREATED, Cluster, PATIENCE, pay_once, reason};
 async fn trail(cluster: &Cluster, id: u64) -> Vec<AuditRecord> {
     let reply = cluster.operator(id).await.audit(AuditRequest { from_number: 1, limit: 1_000 }).await.unwrap();
     let reply = reply.into_inner();
-    let end = verify_trail((0, vec![0; 32]), &reply.records).expect("the chain is whole");
+    let end = trail::verify((0, vec![0; 32]), &reply.records).expect("the chain is whole");
     assert_eq!(end, (reply.records_count, reply.last_hash.to_vec()));
     reply.records
 }
@@ -57,10 +58,12 @@ async fn what_is_done_to_the_cluster_is_recorded_on_every_node_and_outlives_rest
     cluster.operator(follower).await.move_leader(MoveLeaderRequest { node_id: follower }).await.unwrap();
     cluster.until(1, "it knows the new leader", |status| status.leader_id == follower).await;
     cluster.operator(1).await.move_leader(MoveLeaderRequest { node_id: 99 }).await.unwrap_err();
-    let records = trail_of(&cluster, 1, 4).await;
+    let records = trail_of(&cluster, 1, 6).await;
     let acts: Vec<(String, String)> = records.iter().map(told).collect();
     assert_eq!(acts[0], ("upgrade finalize".into(), VERSION_MAX.to_string()));
-    assert_eq!(acts[1], ("leader move".into(), String::new()), "asked for, before it is done");
+    assert_eq!(acts[1], ("cluster init".into(), "done".into()));
+    assert_eq!(acts[2], ("leader move".into(), String::new()), "asked for, before it is done");
+    assert_eq!(acts[3], ("leader move".into(), "done".into()), "recorded by the next leader, at the word of this one");
     assert!(acts.contains(&("leader move".into(), "node 99 is no voter".into())), "{acts:?}");
 
     // Flushed, or only in the log: both come back.
@@ -92,7 +95,7 @@ async fn a_token_is_known_and_revoked_on_every_node() {
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "REFUSED"), "made once");
     cluster.operator(3).await.revoke_token(RevokeTokenRequest { token_id: "shop-1".into() }).await.unwrap();
     for id in 1..=3 {
-        trail_of(&cluster, id, 4).await;
+        trail_of(&cluster, id, 5).await;
         let tokens = cluster.operator(id).await.list_tokens(ListTokensRequest {}).await.unwrap().into_inner().tokens;
         assert!(matches!(&tokens[..], [token] if token.token_id == "shop-1" && token.revoked_at > 0), "{tokens:?}");
     }
@@ -192,4 +195,25 @@ async fn a_leader_is_drained_without_an_error_and_leads_again_when_the_drain_is_
         paid += caller.await.unwrap();
     }
     assert_eq!(cluster.paid(1, None).await.unwrap(), paid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_one_node_is_recorded_too_and_from_where_it_was_asked() {
+    let cluster = Cluster::of(3).await;
+    let (follower, leader) = (cluster.a_follower().await, cluster.leader(1).await);
+    cluster.operator(follower).await.drain(DrainRequest { undrain: false }).await.unwrap();
+    cluster.operator(follower).await.drain(DrainRequest { undrain: true }).await.unwrap();
+    cluster.operator(follower).await.take_snapshot(TakeSnapshotRequest {}).await.unwrap();
+    cluster.operator(leader).await.drain(DrainRequest { undrain: false }).await.unwrap();
+    // After the version and the making of the cluster.
+    let records = &trail_of(&cluster, 1, 10).await[2..];
+    let acts: Vec<(String, String)> = records.iter().map(told).collect();
+    let of = |action: &str, outcome: &str| (action.to_owned(), outcome.to_owned());
+    let done = ["node drain", "node undrain", "snapshot", "node drain"];
+    let wanted: Vec<_> = done.into_iter().flat_map(|action| [of(action, ""), of(action, "done")]).collect();
+    assert_eq!(acts, wanted);
+    for (record, node_id) in records.iter().zip([follower; 6].into_iter().chain([leader; 2])) {
+        let command = AdminCommand::decode(&record.command[..]).unwrap();
+        assert_eq!((command.node_id, command.address.as_str()), (node_id, "127.0.0.1"), "{command:?}");
+    }
 }

@@ -145,6 +145,7 @@ impl Folder {
             ca: Some(Files::client_authority(&certs).certificate),
             cert: Some(own.certificate),
             key: Some(own.key),
+            token_file: None,
         }
     }
 

@@ -223,7 +223,7 @@ fn started_text(started: &Started) -> String {
 
 /// What to type where the folder isn't at hand, so that `jangbu` is somebody to its cluster.
 pub fn exports(folder: &Folder) -> String {
-    let Papers { ca, cert, key } = folder.papers();
+    let Papers { ca, cert, key, .. } = folder.papers();
     let named = [("JANGBU_CA", ca), ("JANGBU_CERT", cert), ("JANGBU_KEY", key)];
     let line = |(name, file): (&str, Option<PathBuf>)| Some(format!("\n  export {name}={}", file?.display()));
     named.into_iter().filter_map(line).collect()

@@ -7,31 +7,76 @@
 use std::{
     io,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    body::Body,
+    transport::{self, Endpoint},
+};
+use tower::Service;
 
 use super::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, STREAM_WINDOW_BYTES, Transport,
 };
-use crate::Malformed;
+use crate::{
+    Malformed, Secret,
+    token::{self, BearerToken},
+};
 
 /// After so long without an attempt the next is the first again. Longer than the longest pause, else nothing would double.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// A way to one node, for the generated clients. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    to: transport::Channel,
+    /// What each call shows of its caller, beside the connection's certificate.
+    shown: Option<HeaderValue>,
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<Body>;
+    type Error = transport::Error;
+    type Future = transport::channel::ResponseFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.to.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(shown) = &self.shown {
+            request.headers_mut().insert(AUTHORIZATION, shown.clone());
+        }
+        self.to.call(request)
+    }
+}
 
 /// A channel to `address` (host:port) that connects lazily. Refused if that is no address.
 pub fn channel(transport: Arc<dyn Transport>, address: &str, settings: &Http2Settings) -> Result<Channel, Malformed> {
     let pacer = Pacer::new(settings);
     let connect_timeout = settings.connect_timeout;
-    let to = address.to_owned();
+    let host = address.to_owned();
+    let shown = transport.token().map(header).transpose()?;
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (transport, pacer, to) = (transport.clone(), pacer.clone(), to.clone());
+        let (transport, pacer, to) = (transport.clone(), pacer.clone(), host.clone());
         async move { pacer.paced(connect(&*transport, to, connect_timeout)).await.map(TokioIo::new) }
     });
-    Ok(endpoint(address, settings)?.connect_with_connector_lazy(connector))
+    let to = endpoint(address, settings)?.connect_with_connector_lazy(connector);
+    Ok(Channel { to, shown })
+}
+
+/// Marked, so that nobody who prints headers prints it.
+fn header(token: &Secret) -> Result<HeaderValue, Malformed> {
+    let token = BearerToken::parse(token.reveal())?;
+    let mut value = HeaderValue::try_from(format!("{}{}", token::SCHEME, token.to_secret().reveal()))
+        .expect("a token is of letters that a header takes");
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn endpoint(address: &str, settings: &Http2Settings) -> Result<Endpoint, Malformed> {

@@ -47,7 +47,7 @@ impl tower::Service<http::Request<tonic::body::Body>> for Echo {
     }
 }
 
-async fn ask(channel: &tonic::transport::Channel) -> Result<Response<DigestsReply>, Status> {
+async fn ask(channel: &Channel) -> Result<Response<DigestsReply>, Status> {
     let request = DigestsRequest { envelope: Some(Envelope::default()) };
     PeerClient::new(channel.clone()).digests(Request::new(request)).await
 }
@@ -110,7 +110,7 @@ impl Script {
     }
 }
 
-fn through(script: &Arc<Script>) -> tonic::transport::Channel {
+fn through(script: &Arc<Script>) -> Channel {
     channel(script.clone(), "node:1", &Http2Settings::default()).expect("it is an address")
 }
 
@@ -221,7 +221,7 @@ fn only_host_and_port_make_an_address() {
 
 // --- the door
 
-async fn connected(served: &Served) -> tonic::transport::Channel {
+async fn connected(served: &Served) -> Channel {
     let script = Arc::new(Script::default());
     let (here, there) = tokio::io::duplex(1 << 16);
     script.lay(Box::new(here));

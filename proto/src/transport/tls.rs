@@ -45,7 +45,7 @@ use tokio_rustls::{
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use super::{Arrival, Holder, Io, Listener, Transport};
-use crate::{Malformed, grant::Identity};
+use crate::{Malformed, Secret, grant::Identity};
 
 /// What both ends speak inside.
 const ALPN: &[u8] = b"h2";
@@ -360,17 +360,23 @@ pub struct TlsTransport {
     below: Arc<dyn Transport>,
     keyring: Arc<Keyring>,
     expected: Expected,
+    token: Option<Secret>,
 }
 
 impl TlsTransport {
     /// Whoever answers must be called by the host's name or address in its certificate.
     pub fn to_hosts(below: Arc<dyn Transport>, keyring: Arc<Keyring>) -> Self {
-        Self { below, keyring, expected: Expected::Host }
+        Self { below, keyring, expected: Expected::Host, token: None }
     }
 
     /// Whoever answers must be a node of `cluster`.
     pub fn to_nodes(below: Arc<dyn Transport>, keyring: Arc<Keyring>, cluster: &str) -> Self {
-        Self { below, keyring, expected: Expected::Node { cluster: cluster.to_owned(), id: None } }
+        Self { below, keyring, expected: Expected::Node { cluster: cluster.to_owned(), id: None }, token: None }
+    }
+
+    /// The same, where each call shows this token.
+    pub fn with_token(self, token: Secret) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     /// The same, where one node is meant and no other.
@@ -404,6 +410,10 @@ impl Transport for TlsTransport {
             Ok(Box::new(io) as Io)
         }
         .boxed()
+    }
+
+    fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
     }
 }
 
