@@ -22,6 +22,7 @@ use crate::{
     config::{DoorKeys, Tls},
     environment::Clock,
     error::NodeError,
+    metrics::{CLIENTS, Metrics, PEERS},
 };
 
 /// How often the files are looked at: often enough for whoever waits for it, and next to nothing to do.
@@ -61,19 +62,24 @@ impl Keys {
         TlsTransport::to_nodes(below, self.peer.clone(), &self.cluster)
     }
 
-    /// Seconds since the Unix epoch at which the first of the certificates expires.
-    pub fn expires_at_s(&self) -> i64 {
-        let of = |keyring: &Keyring| keyring.own().map_or(i64::MAX, |own| own.expires_at_s);
-        of(&self.client).min(of(&self.peer))
+    /// Seconds since the Unix epoch at which the first of the certificates expires. Tells `metrics` of each.
+    fn expires_at_s(&self, metrics: &Metrics) -> i64 {
+        let each = [(CLIENTS, &self.client), (PEERS, &self.peer)];
+        let told = each.into_iter().filter_map(|(shown_to, keyring)| {
+            let expires_at_s = keyring.own()?.expires_at_s;
+            metrics.certificate_expires_at(shown_to, expires_at_s);
+            Some(expires_at_s)
+        });
+        told.min().unwrap_or(i64::MAX)
     }
 
     /// Looks at the files until `stop`.
-    pub async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    pub async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, stop: CancellationToken) {
         let mut warned_at: Option<Instant> = None;
-        while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-            refresh("clients", &self.client);
-            refresh("peers", &self.peer);
-            let left_s = self.expires_at_s() - (clock.wall_ns() / 1_000_000_000) as i64;
+        loop {
+            refresh(CLIENTS, &self.client);
+            refresh(PEERS, &self.peer);
+            let left_s = self.expires_at_s(&metrics) - (clock.wall_ns() / 1_000_000_000) as i64;
             let is_late = left_s < WARN_BEFORE.as_secs() as i64;
             if is_late && warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
                 warned_at = Some(Instant::now());
@@ -81,6 +87,9 @@ impl Keys {
                     left_hours = left_s / 3_600,
                     "a certificate of this node expires soon: replace its files"
                 );
+            }
+            if stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_none() {
+                return;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `jangbud`: one node of a Jangbu cluster.
 
-use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, sync::mpsc, thread, time::Duration};
+use std::{fmt, fs, path::PathBuf, process::ExitCode, sync::Arc, sync::mpsc, thread, time::Duration};
 
 use clap::Parser;
 use jangbu_node::{
@@ -11,8 +11,16 @@ use jangbu_node::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::{Event, Subscriber};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Json, Writer},
+    },
+    registry::LookupSpan,
+};
 
 /// Lines that wait for whoever reads the log: some seconds of a node that has much to tell, and some megabytes.
 const LOG_LINES_MAX: usize = 16_384;
@@ -62,7 +70,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Dropping it writes what is still buffered.
-    let (writer, lines_lost) = log_to_stderr(&config.logging);
+    let (writer, lines_lost) = log_to_stderr(&config.logging, config.node_id);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = match builder.enable_all().thread_name("jangbud").worker_threads(worker_threads(&config)).build() {
         Ok(runtime) => runtime,
@@ -155,7 +163,7 @@ fn read_config(arguments: &Arguments) -> Result<NodeConfig, String> {
 
 /// A node must not wait for whoever reads its log: lines are written by a thread of their own, and lost when it can't
 /// keep up. How many were lost is counted.
-fn log_to_stderr(logging: &Logging) -> (WorkerGuard, LinesLost) {
+fn log_to_stderr(logging: &Logging, node_id: u64) -> (WorkerGuard, LinesLost) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).lossy(true);
     let (writer, guard) = builder.thread_name("log").finish(std::io::stderr());
     let lost = writer.error_counter();
@@ -163,7 +171,27 @@ fn log_to_stderr(logging: &Logging) -> (WorkerGuard, LinesLost) {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match logging.format {
         LogFormat::Text => subscriber.with_ansi(false).init(),
-        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Json => subscriber.json().map_event_format(|json| OfNode { json, node_id }).init(),
     }
     (guard, Arc::new(move || lost.dropped_lines() as u64))
+}
+
+/// Lines of JSON that say which node they are of: they meet those of other nodes where logs are gathered.
+struct OfNode {
+    json: Format<Json>,
+    node_id: u64,
+}
+
+impl<S, N> FormatEvent<S, N> for OfNode
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    Format<Json>: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.json.format_event(context, Writer::new(&mut line), event)?;
+        let fields = line.strip_prefix('{').unwrap_or(&line);
+        write!(writer, "{{\"node_id\":{},{fields}", self.node_id)
+    }
 }

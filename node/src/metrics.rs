@@ -64,9 +64,14 @@ pub struct Metrics {
     pub pulses: Counter,
     /// Leaders that this node has heard of, one after the other.
     pub leader_changes: Counter,
+    certificate_expiry: Family<DoorLabels, Gauge>,
     raft: RaftGauges,
     machine: MachineGauges,
 }
+
+/// To whom a certificate is shown.
+pub const CLIENTS: &str = "clients";
+pub const PEERS: &str = "peers";
 
 /// The class of a read that was turned away; writes have theirs from `admission.rs`.
 pub const READS: &str = "read";
@@ -90,6 +95,11 @@ struct ClassLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabels {
     peer: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabels {
+    shown_to: &'static str,
 }
 
 /// Read from others each time somebody asks.
@@ -195,6 +205,7 @@ impl Metrics {
             snapshots_refused: Counter::default(),
             pulses: Counter::default(),
             leader_changes: Counter::default(),
+            certificate_expiry: Family::default(),
             raft: RaftGauges::default(),
             machine: MachineGauges::default(),
             registry: Registry::default(),
@@ -205,6 +216,9 @@ impl Metrics {
         // What may never happen is told as 0 from the start: a series that begins with its first event hides that event.
         for class in [Class::Finish.name(), Class::Start.name(), Class::Import.name(), READS] {
             drop(metrics.shed.get_or_create(&ClassLabels { class }));
+        }
+        for shown_to in [CLIENTS, PEERS] {
+            metrics.certificate_expires_at(shown_to, 0);
         }
         Arc::new(Self { registry, process_registry, ..metrics })
     }
@@ -254,6 +268,12 @@ impl Metrics {
             "Leaders heard of, one after the other; the first one included",
             self.leader_changes.clone(),
         );
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When a certificate of this node expires, since the Unix epoch; 0: there is none",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
         self.raft.register(registry);
     }
 
@@ -270,6 +290,11 @@ impl Metrics {
     /// Begins to measure a call; [`Call::end`] counts it.
     pub fn call(self: &Arc<Self>, method: &'static str) -> Call {
         Call { metrics: self.clone(), method, began: Instant::now() }
+    }
+
+    /// `at_s`: seconds since the Unix epoch. 0: there is none.
+    pub fn certificate_expires_at(&self, shown_to: &'static str, at_s: i64) {
+        self.certificate_expiry.get_or_create(&DoorLabels { shown_to }).set(at_s);
     }
 
     pub fn shed(&self, class: &'static str) {

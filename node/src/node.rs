@@ -432,7 +432,7 @@ impl Rooms {
             every: Duration::from_millis(config.storage.digest_interval_ms),
         };
         if let Some(keys) = keys {
-            tasks.spawn(keys.watch(environment.clock.clone(), stop_all.clone()));
+            tasks.spawn(keys.watch(environment.clock.clone(), metrics.clone(), stop_all.clone()));
         }
         tasks.spawn(pulse.run(stop_all.clone()));
         tasks.spawn(digests.run(stop_all.clone()));

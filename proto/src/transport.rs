@@ -19,6 +19,7 @@ mod caller;
 mod channel;
 mod guard;
 mod places;
+mod restraint;
 mod server;
 mod tcp;
 mod tls;

@@ -236,11 +236,12 @@ async fn a_token_made_by_command_pays_in_its_ledger_at_every_node_until_it_is_re
     };
     assert!(matches!(pay().await, wire::submit_reply::Outcome::Applied(_)));
     exits(WELL, &cluster, &[&as_admin[..], &["token", "revoke", "shop"]].concat());
-    until("the stream is told", async || match pay().await {
-        wire::submit_reply::Outcome::Failure(failure) => Some(assert_eq!(failure.reason, reason::IDENTITY_REVOKED)),
+    let refused = until("the stream is told", async || match pay().await {
+        wire::submit_reply::Outcome::Failure(failure) => Some(failure),
         wire::submit_reply::Outcome::Applied(_) => None,
     })
     .await;
+    assert_eq!(refused.reason, reason::IDENTITY_REVOKED);
     for door in &doors {
         let refused =
             until("the node has heard of its end", async || door.accounts(&ACCOUNTS, Consistency::Local).await.err())
@@ -257,6 +258,21 @@ async fn a_token_made_by_command_pays_in_its_ledger_at_every_node_until_it_is_re
         let seen = cluster.node(id).words() + &metrics(&cluster.node(id).addresses.http) + &trail;
         assert!(!seen.contains(&secret), "node {id} shows the secret");
     }
+    cluster.kill_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_knock_without_end_fill_no_log() {
+    let mut cluster = Cluster::start_with(ONE).await;
+    let knocks = (0..500).map(async |_| {
+        let mut io = tokio::net::TcpStream::connect(&cluster.node(1).addresses.client).await.expect("the door is open");
+        tokio::io::AsyncWriteExt::write_all(&mut io, b"GET / HTTP/1.1\r\n\r\n").await.ok()
+    });
+    join_all(knocks).await;
+    let lines = async || cluster.node(1).words().matches("no handshake").count();
+    until("the log tells of it", async || (lines().await > 0).then_some(())).await;
+    assert!(cluster.door(1).status().await.is_ok(), "and others are let in");
+    assert!(lines().await < 100, "{} lines of 500 knocks", lines().await);
     cluster.kill_all();
 }
 

@@ -34,6 +34,7 @@ use super::{
     STREAM_WINDOW_BYTES,
     guard::{Guard, Guarded, Nobody},
     places::{Place, Places},
+    restraint::Restraint,
 };
 
 /// Add services to it; then [`serve`].
@@ -120,10 +121,13 @@ fn connections(
 ) -> impl futures_util::Stream<Item = Result<Connection, Infallible>> {
     let places = Places::new(settings.connections_max, settings.connections_per_address_max);
     let unread_max = settings.unread_max;
+    let restraint = Restraint::default();
     listener.incoming.filter_map(move |arrival| {
         let from = arrival.caller.address();
         let place = places.take(from).inspect_err(|full| {
-            tracing::warn!(?from, ?full, "a connection is turned away: there are too many");
+            if let Some(unsaid) = restraint.say() {
+                tracing::warn!(?from, ?full, unsaid, "a connection is turned away: there are too many");
+            }
         });
         let connection =
             place.ok().map(|place| Ok(Connection::new(arrival, place, cut.clone(), hung_up.clone(), unread_max)));

@@ -44,7 +44,7 @@ use tokio_rustls::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
-use super::{Arrival, Holder, Io, Listener, Transport};
+use super::{Arrival, Holder, Io, Listener, Transport, restraint::Restraint};
 use crate::{Malformed, Secret, grant::Identity};
 
 /// What both ends speak inside.
@@ -394,7 +394,10 @@ impl Transport for TlsTransport {
         let (listening, keyring) = (self.below.listen(address), self.keyring.clone());
         async move {
             let Listener { address, incoming } = listening.await?;
-            let incoming = incoming.filter_map(move |arrival| std::future::ready(encrypted(&keyring, arrival))).boxed();
+            let restraint = Arc::new(Restraint::default());
+            let incoming = incoming
+                .filter_map(move |arrival| std::future::ready(encrypted(&keyring, arrival, restraint.clone())))
+                .boxed();
             Ok(Listener { address, incoming })
         }
         .boxed()
@@ -424,10 +427,10 @@ fn server_name(address: &str) -> io::Result<ServerName<'static>> {
 }
 
 /// `None`: there is no key to answer with, which only happens to a keyring that was made for calling.
-fn encrypted(keyring: &Keyring, Arrival { io, caller }: Arrival) -> Option<Arrival> {
+fn encrypted(keyring: &Keyring, Arrival { io, caller }: Arrival, restraint: Arc<Restraint>) -> Option<Arrival> {
     let config = keyring.keys().server.clone()?;
-    let handshake =
-        Encrypted { caller: caller.clone(), state: State::Handshake(Box::new(TlsAcceptor::from(config).accept(io))) };
+    let state = State::Handshake(Box::new(TlsAcceptor::from(config).accept(io)));
+    let handshake = Encrypted { caller: caller.clone(), state, restraint };
     Some(Arrival { io: Box::new(handshake), caller })
 }
 
@@ -435,6 +438,8 @@ fn encrypted(keyring: &Keyring, Arrival { io, caller }: Arrival) -> Option<Arriv
 struct Encrypted {
     caller: super::Caller,
     state: State,
+    /// Of the whole door.
+    restraint: Arc<Restraint>,
 }
 
 enum State {
@@ -452,7 +457,10 @@ impl Encrypted {
                     self.state = State::Open(Box::new(stream));
                 }
                 Err(error) => {
-                    tracing::info!(from = ?self.caller.address(), %error, "a connection is refused: no handshake");
+                    if let Some(unsaid) = self.restraint.say() {
+                        let from = self.caller.address();
+                        tracing::info!(?from, %error, unsaid, "a connection is refused: no handshake");
+                    }
                     self.state = State::Failed;
                     return Poll::Ready(Err(error));
                 }
