@@ -6,9 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jangbu_proto::cluster::v1::{
-    AddMemberRequest, IdentifyReply, IdentifyRequest, InitializeRequest, MembershipReply, MoveLeaderReply,
-    MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest, StatusReply, StatusRequest, TakeSnapshotReply,
-    TakeSnapshotRequest, UpdateMemberRequest, VerifyReply, VerifyRequest, operator_client,
+    AddMemberRequest, FinalizeUpgradeReply, FinalizeUpgradeRequest, IdentifyReply, IdentifyRequest, InitializeRequest,
+    MembershipReply, MoveLeaderReply, MoveLeaderRequest, PromoteMemberRequest, RemoveMemberRequest, StatusReply,
+    StatusRequest, TakeSnapshotReply, TakeSnapshotRequest, UpdateMemberRequest, VerifyReply, VerifyRequest,
+    operator_client,
 };
 use jangbu_proto::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -110,6 +111,14 @@ impl OperatorClient {
     pub async fn move_leader(&self, node_id: u64) -> Result<MoveLeaderReply, ClientError> {
         let request = MoveLeaderRequest { node_id };
         self.ask(Effect::Each, request, |mut door: Door, request| async move { door.move_leader(request).await }).await
+    }
+
+    /// Raises the cluster's version as far as every member's program knows; there is no way back. Tells what it was, what it is,
+    /// and what each knows. `dry_run`: only tells what would be.
+    pub async fn finalize_upgrade(&self, dry_run: bool) -> Result<FinalizeUpgradeReply, ClientError> {
+        let request = FinalizeUpgradeRequest { dry_run };
+        self.ask(Effect::Once, request, |mut door: Door, request| async move { door.finalize_upgrade(request).await })
+            .await
     }
 
     /// The digest and the sums of the node's replica at a log index; 0: the newest applied there.

@@ -69,6 +69,10 @@ pub enum Bug {
     RetryUnderNewId,
     /// A change of members is told as done before it is committed.
     MembersBeforeCommit,
+    /// The version is raised although one member's program does not know it.
+    FinalizeForgetsOne,
+    /// A program opens a state of a version that it does not know.
+    OlderOpensNewer,
 }
 
 #[cfg(feature = "planted")]
@@ -120,6 +124,8 @@ mod switch {
         Bug::PurgePastSnapshot,
         Bug::RetryUnderNewId,
         Bug::MembersBeforeCommit,
+        Bug::FinalizeForgetsOne,
+        Bug::OlderOpensNewer,
     ];
 }
 

@@ -10,9 +10,10 @@
 //!
 //! Not here: who may ask for what (`node`), and the rules of money (`ledger`).
 
+use crate::error::StoreError;
 use jangbu_proto::cluster::v1::admin_command::Command;
 use jangbu_proto::cluster::v1::{AdminCommand, AdminState, AuditRecord, Role, Token};
-use jangbu_proto::{Malformed, token, trail};
+use jangbu_proto::{token, trail};
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -88,14 +89,14 @@ impl Admin {
         timestamp: u64,
         command: &[u8],
         version_max: u32,
-    ) -> Result<&AuditRecord, Malformed> {
-        let parsed = AdminCommand::decode(command).map_err(|error| Malformed::new("admin", error.to_string()))?;
-        let asked = parsed.command.ok_or_else(|| Malformed::new("admin.command", "is none that this program knows"))?;
+    ) -> Result<&AuditRecord, StoreError> {
+        let unreadable = |reason: &str| StoreError::unreadable_entry(log_index, reason);
+        let parsed = AdminCommand::decode(command).map_err(|error| unreadable(&format!("admin: {error}")))?;
+        let asked = parsed.command.ok_or_else(|| unreadable("admin.command: is none that this program knows"))?;
         let refused = match asked {
             Command::Note(_) => Ok(()),
             Command::RaiseVersion(raise) if raise.version > version_max => {
-                let reason = format!("{} is above {version_max}, the newest that this program knows", raise.version);
-                return Err(Malformed::new("admin.raise_version", reason));
+                return Err(StoreError::TooNew { version: raise.version, version_max });
             }
             Command::RaiseVersion(raise) => self.raise_version(raise.version),
             Command::CreateToken(create) => self.create_token(create.token.unwrap_or_default(), timestamp),
@@ -237,7 +238,8 @@ mod tests {
         assert_eq!(apply(&mut admin, &raise(2)).refused, "");
         assert_eq!(apply(&mut admin, &raise(1)).refused, "the cluster is at version 2 already");
         assert_eq!(admin.version(), 2);
-        assert!(admin.apply(99, 99, &raise(VERSION_MAX + 1), VERSION_MAX).is_err(), "nobody may guess what it means");
+        let refused = admin.apply(99, 99, &raise(VERSION_MAX + 1), VERSION_MAX);
+        assert!(matches!(refused, Err(StoreError::TooNew { .. })), "nobody may guess what it means: {refused:?}");
         assert_eq!(admin.records_count(), 2);
     }
 

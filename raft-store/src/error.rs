@@ -31,7 +31,7 @@ pub enum StoreError {
     #[error("{}: {reason}", path.display())]
     Refused { path: PathBuf, reason: String },
 
-    /// The state was written by a later program, after the cluster had agreed to use what that one knows.
+    /// The cluster has agreed to use what a later program knows: the state here, an entry or a snapshot is of that version.
     #[error(
         "the cluster is at version {version} and this program knows up to {version_max}: start the newer program again"
     )]
@@ -49,6 +49,13 @@ pub const REPLACE_ADVICE: &str = "Keep the folder for study, remove this node fr
 impl StoreError {
     pub fn io(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { doing, path: path.into(), source }
+    }
+
+    /// Its checksum was right and its content is not: it was proposed by a program that knows more, or has a fault.
+    pub fn unreadable_entry(index: u64, reason: &str) -> Self {
+        Self::DamagedState(format!(
+            "entry {index} can't be read by this program ({reason}); is it older than another node's?"
+        ))
     }
 
     pub fn damaged(path: impl Into<PathBuf>, offset: u64, reason: impl Into<String>) -> Self {

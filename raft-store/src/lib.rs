@@ -8,6 +8,7 @@
 //! Laws
 //! * The log is what must not be lost. The state is what applying the log gave, as of the last flush; a restart applies the rest again.
 //! * Everything of a group lies in its folder, and every path, record and snapshot names the group.
+//! * No state is durable before the log that it follows from is, on the same disk: after a crash the log reaches as far as the state.
 //! * What this replica can't trust stops it ([`Fatal`]).
 //!
 //! Not here: the rules of money (`ledger`), connections between replicas (`node`), what lies in the bytes of an entry (`proto`).
@@ -45,6 +46,7 @@ use blocking::{Blocking, Lane, Lanes, run_blocking};
 use engine::EngineFactory;
 use engine::rocks::RocksEngines;
 use folder::GroupFolder;
+use jangbu_ledger::planted::{self, Bug};
 use snapshot::Snapshots;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -141,12 +143,21 @@ pub async fn open(config: StoreConfig, env: StoreEnv) -> Result<Store, StoreErro
         Ok::<_, StoreError>((state, keeper, snapshots))
     });
     let (state, keeper, snapshots) = opening.await?;
-    if state.admin.version() > config.state.version_max {
-        return Err(StoreError::TooNew { version: state.admin.version(), version_max: config.state.version_max });
+    let (version, version_max) = (state.admin.version(), config.state.version_max);
+    if version > version_max && !planted::is(Bug::OlderOpensNewer) {
+        return Err(StoreError::TooNew { version, version_max });
     }
 
-    let state = StateMachine::new(state, keeper, snapshots.clone(), config.state, env.blocking.clone(), fatal.clone());
+    let state = StateMachine::new(
+        state,
+        keeper,
+        snapshots.clone(),
+        log.clone(),
+        config.state,
+        env.blocking.clone(),
+        fatal.clone(),
+    );
     let reader = StateReader::new(state.shared.clone(), env.blocking, snapshots.clone(), fatal.clone());
-    let incoming = SnapshotReceiver::new(snapshots, state.shared.clone(), log.stats());
+    let incoming = SnapshotReceiver::new(snapshots, state.shared.clone(), log.stats(), version_max, fatal.clone());
     Ok(Store { folder, log_stats: log.stats(), log, state, reader, incoming, fatal })
 }

@@ -167,6 +167,19 @@ impl Log {
         Ok(())
     }
 
+    /// `done` hears once all that was queued before is durable: at once, if the writer rests.
+    pub(crate) fn settle(self: &Arc<Self>, done: Done) -> io::Result<()> {
+        let mut state = self.open_state()?;
+        if state.queue.rests() {
+            drop(state);
+            done.io_completed(Ok(()));
+            return Ok(());
+        }
+        self.queue(&mut state, Kind::Mark, Stamp::NONE, Body::default(), Some(done));
+        self.wake(state);
+        Ok(())
+    }
+
     /// Rides along with the next record: losing it costs a little waiting after a restart, never an entry.
     pub(crate) fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
         self.open_state()?.committed = committed;

@@ -54,6 +54,16 @@ impl LogStore {
         LogStats(self.0.clone())
     }
 
+    /// Waits until all that has been asked of the log is durable. Blocks on a disk.
+    pub(crate) async fn settled(&self) -> Result<(), StoreError> {
+        let (done, durable) = TypeConfig::oneshot();
+        let settled = match self.0.settle(IOFlushed::signal(done)) {
+            Ok(()) => durable.await.unwrap_or_else(|_| Err(io::Error::other("the log was closed"))),
+            Err(error) => Err(error),
+        };
+        settled.map_err(|error| StoreError::Fenced(error.to_string()))
+    }
+
     async fn read(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
         let selection = self.0.select(start, end, bytes_max)?;
         self.0.read(selection).await

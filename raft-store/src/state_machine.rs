@@ -6,6 +6,7 @@
 //! Laws
 //! * What an entry does follows from the entries before it and itself: no clock, no chance, nothing of this machine. Time is the entry's, made to ascend.
 //! * Every responder is answered, after its entry was applied.
+//! * Nothing is flushed before the log has it durably.
 //! * The points of freezing follow from the entries alone (and from restarts and snapshots): a flush that is late makes the next entry wait, not the next freeze.
 //!   So memory is bounded: what gathers in two intervals.
 //! * An entry that this program can't read, and whatever the disk did wrong, stops the replica.
@@ -17,6 +18,7 @@ use crate::blocking::{Blocking, Lane, run_blocking};
 use crate::disk::{Disk, Found};
 use crate::error::{Fatal, StoreError};
 use crate::flush::{self, Keeper};
+use crate::log_store::LogStore;
 use crate::snapshot::{SnapshotBuilder, SnapshotData, Snapshots};
 use crate::state::{SharedState, State};
 use crate::type_config::{Applied, Command, Entry, LogId, StoredMembership, TypeConfig};
@@ -68,6 +70,7 @@ pub(crate) type Flushing = Shared<BoxFuture<'static, Result<Arc<Disk>, Arc<Store
 pub struct StateMachine {
     pub(crate) shared: SharedState,
     pub(crate) snapshots: Snapshots,
+    pub(crate) log: LogStore,
     keeper: Arc<Mutex<Keeper>>,
     flushing: Option<Flushing>,
     /// Of the entries applied since the last freeze.
@@ -110,6 +113,7 @@ impl StateMachine {
         state: State,
         keeper: Keeper,
         snapshots: Snapshots,
+        log: LogStore,
         config: StateConfig,
         blocking: Arc<dyn Blocking>,
         fatal: Fatal,
@@ -118,6 +122,7 @@ impl StateMachine {
             accounts_frozen: state.books.accounts_count(),
             shared: SharedState::new(state),
             snapshots,
+            log,
             keeper: Arc::new(Mutex::new(keeper)),
             flushing: None,
             log_bytes: 0,
@@ -146,7 +151,8 @@ impl StateMachine {
             }
             EntryPayload::Normal(Command(body)) => {
                 self.log_bytes += body.len() as u64;
-                let batch = Batch::parse(body).map_err(|error| unreadable(id, &error.to_string()))?;
+                let batch =
+                    Batch::parse(body).map_err(|error| StoreError::unreadable_entry(id.index, &error.to_string()))?;
                 match batch.kind() {
                     Kind::Batch => self.apply_requests(id, &batch).await?,
                     Kind::Pulse => self.apply_pulse(id, batch.time()).await?,
@@ -219,8 +225,7 @@ impl StateMachine {
         let mut state = self.shared.write();
         let state = &mut *state;
         let now = batch.time().max(state.books.head().last_timestamp + 1);
-        let recorded = state.admin.apply(id.index, now, batch.admin(), self.config.version_max);
-        let reply = recorded.map_err(|error| unreadable(id, &error.to_string()))?.encode_to_vec();
+        let reply = state.admin.apply(id.index, now, batch.admin(), self.config.version_max)?.encode_to_vec();
         state.books.advance(now);
         state.advance(id);
         Ok(reply.into())
@@ -258,9 +263,12 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Freezes, and hands what is frozen to the Flush lane. Waits for the flush before.
+    /// Freezes, and hands what is frozen to the Flush lane. Waits for the flush before, and for the log: what a quorum has is
+    /// applied here, though this disk may not have it yet, and a state that a crash left ahead of its log has entries behind
+    /// it that no log and no snapshot here holds.
     pub(crate) async fn start_flush(&mut self) -> Result<Flushing, StoreError> {
         self.finish_flush().await?;
+        self.log.settled().await?;
         let cut = {
             let mut state = self.shared.write();
             let state = &mut *state;
@@ -423,14 +431,6 @@ fn load(state: &mut State, answers: Answers) {
     for timestamp in answers.timestamps {
         state.books.load_transfer_timestamp(timestamp);
     }
-}
-
-/// Its checksum was right and its borders are not: it was proposed by a program that knows more, or has a fault.
-fn unreadable(id: LogId, reason: &str) -> StoreError {
-    StoreError::DamagedState(format!(
-        "entry {} can't be read by this program ({reason}); is it older than another node's?",
-        id.index
-    ))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

@@ -60,11 +60,17 @@ const ROW_BYTES_BESIDE_VALUE: usize = 64;
 pub struct RocksEngines {
     /// Blocks read from disk, tables' indexes included. Shared by all that this factory opens.
     cache: Cache,
+    compacts: bool,
 }
 
 impl RocksEngines {
     pub fn new(cache_bytes: usize) -> RocksEngines {
-        RocksEngines { cache: Cache::new_lru_cache(cache_bytes) }
+        RocksEngines { cache: Cache::new_lru_cache(cache_bytes), compacts: true }
+    }
+
+    /// For simulations: which files there are follows from the flushes alone, and not from RocksDB's own threads.
+    pub fn without_compaction(self) -> RocksEngines {
+        RocksEngines { compacts: false, ..self }
     }
 }
 
@@ -82,8 +88,11 @@ impl std::fmt::Debug for RocksEngine {
 
 impl EngineFactory for RocksEngines {
     fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, StoreError> {
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &self.cache)));
+        let families = Family::ALL.map(|family| {
+            let mut options = family_options(family, &self.cache);
+            options.set_disable_auto_compactions(!self.compacts);
+            ColumnFamilyDescriptor::new(family.name(), options)
+        });
         let db = DB::open_cf_descriptors(&database_options(), dir, families)
             .map_err(|error| failed("opening the state", dir, error))?;
         clear_staged(&dir.join(STAGED_DIR))?;

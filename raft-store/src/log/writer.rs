@@ -118,6 +118,11 @@ impl Queue {
         }
     }
 
+    /// All that was queued is durable; but for a mark, which says only that.
+    pub(super) fn rests(&self) -> bool {
+        !self.writing && self.waiting.is_empty()
+    }
+
     pub(super) fn written(&self) -> u64 {
         self.written
     }

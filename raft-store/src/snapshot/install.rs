@@ -28,6 +28,8 @@ use std::sync::Arc;
 impl StateMachine {
     pub(crate) async fn install(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), StoreError> {
         self.finish_flush().await?;
+        // What the log was told to drop for it must not come back behind it.
+        self.log.settled().await?;
         let (applied, old_engine) = {
             let state = self.shared.read();
             (state.applied, state.disk.engine.clone())
@@ -65,19 +67,19 @@ fn check(snapshot: &SnapshotData, meta: &SnapshotMeta, applied: Option<LogId>) -
 
 impl Snapshots {
     /// Whether a snapshot is of this node's cluster and group.
-    pub(crate) fn foreign(&self, manifest: &Manifest) -> Option<String> {
+    pub(crate) fn foreign(&self, group: u32, cluster_id: &str) -> Option<String> {
         let shared = self.shared();
-        if manifest.group != shared.group {
-            return Some(format!("it is of group {}, and this is group {}", manifest.group, shared.group));
+        if group != shared.group {
+            return Some(format!("it is of group {group}, and this is group {}", shared.group));
         }
         let own = manifest::hex(&shared.identity.identity().cluster_id?);
-        (manifest.cluster_id != own)
-            .then(|| format!("it is of cluster {:?}, and this is cluster {own}", manifest.cluster_id))
+        (cluster_id != own).then(|| format!("it is of cluster {cluster_id:?}, and this is cluster {own}"))
     }
 
     /// Makes a state of a snapshot and switches to it. Blocks on the disk.
     fn install(&self, snapshot: &SnapshotData, filter_bytes: usize) -> Result<(u64, State, Keeper), StoreError> {
-        if let Some(reason) = self.foreign(snapshot.description()) {
+        let manifest = snapshot.description();
+        if let Some(reason) = self.foreign(manifest.group, &manifest.cluster_id) {
             return Err(StoreError::Refused { path: snapshot.dir().to_owned(), reason });
         }
         let folder = &self.shared().folder;

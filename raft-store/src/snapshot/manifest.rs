@@ -41,6 +41,14 @@ pub struct Manifest {
     pub files: Vec<FileInfo>,
 }
 
+/// What a manifest of any form says, also of one that this program doesn't know yet.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Outline {
+    pub format: u32,
+    pub cluster_id: String,
+    pub group: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileInfo {
@@ -98,23 +106,23 @@ impl Manifest {
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Manifest, Malformed> {
-        let refuse = |reason: &str| Malformed::new("manifest", reason);
-        let text = std::str::from_utf8(bytes).map_err(|_| refuse("is no text"))?;
-        let (json, checksum) =
-            text.strip_suffix('\n').and_then(|text| text.split_once('\n')).ok_or_else(|| refuse("is cut short"))?;
-        if hex(&xxh3_128(json.as_bytes()).to_be_bytes()) != checksum {
-            return Err(refuse("doesn't match its checksum"));
+        let json = verified(bytes)?;
+        let format = Manifest::outline(bytes)?.format;
+        if !(VERSION_MIN..=VERSION_MAX).contains(&format) {
+            let reason = format!("is {format}; this program knows {VERSION_MIN} to {VERSION_MAX}");
+            return Err(Malformed::new("manifest.format", reason));
         }
-        let manifest: Manifest = serde_json::from_str(json).map_err(|error| refuse(&error.to_string()))?;
+        let manifest: Manifest = serde_json::from_str(json).map_err(no_manifest)?;
         manifest.check()?;
         Ok(manifest)
     }
 
+    /// Whose it is, and of which version.
+    pub fn outline(bytes: &[u8]) -> Result<Outline, Malformed> {
+        serde_json::from_str(verified(bytes)?).map_err(no_manifest)
+    }
+
     fn check(&self) -> Result<(), Malformed> {
-        if !(VERSION_MIN..=VERSION_MAX).contains(&self.format) {
-            let reason = format!("is {}; this program knows {VERSION_MIN} to {VERSION_MAX}", self.format);
-            return Err(Malformed::new("manifest.format", reason));
-        }
         self.meta()?;
         if self.files.len() > FILES_MAX {
             return Err(Malformed::new("manifest.files", "has too many entries"));
@@ -164,6 +172,22 @@ impl Manifest {
     }
 }
 
+/// The JSON, if its checksum is right.
+fn verified(bytes: &[u8]) -> Result<&str, Malformed> {
+    let refuse = |reason: &str| Malformed::new("manifest", reason);
+    let text = std::str::from_utf8(bytes).map_err(|_| refuse("is no text"))?;
+    let (json, checksum) =
+        text.strip_suffix('\n').and_then(|text| text.split_once('\n')).ok_or_else(|| refuse("is cut short"))?;
+    if hex(&xxh3_128(json.as_bytes()).to_be_bytes()) != checksum {
+        return Err(refuse("doesn't match its checksum"));
+    }
+    Ok(json)
+}
+
+fn no_manifest(error: serde_json::Error) -> Malformed {
+    Malformed::new("manifest", error.to_string())
+}
+
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -193,6 +217,15 @@ mod tests {
         assert_eq!(parsed, manifest);
         assert_eq!(parsed.folder_name(), "snap-00000000000000000077-2");
         assert_eq!(parsed.meta().unwrap().last_log_id, Some(log_id(2, 1, 77)));
+    }
+
+    #[test]
+    fn a_manifest_of_a_later_form_is_refused_and_still_says_whose_it_is() {
+        let later = Manifest { format: VERSION_MAX + 1, ..manifest(&["000001.sst"]) };
+        let refused = Manifest::parse(&later.encode()).unwrap_err().to_string();
+        assert!(refused.contains("manifest.format"), "{refused}");
+        let outline = Manifest::outline(&later.encode()).unwrap();
+        assert_eq!((outline.format, outline.cluster_id), (VERSION_MAX + 1, later.cluster_id));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!   the replica goes on with the one it has.
 //! * A file loses its `.part` only once it matched its checksum and was synced.
 //! * What is in the log or the state here already, out of a crash's reach, is not received: the sender hears that it is here.
+//! * A snapshot of a version that this program doesn't know stops the replica: what the cluster has agreed on meanwhile it can't follow.
 //! * What lies here from an earlier attempt is used only for the same manifest, byte for byte, and is verified again.
 //!
 //! Not here: the stream (`node/peers/snapshot.rs`), and making it the state (`install.rs`).
@@ -17,7 +18,7 @@ use super::install;
 use super::manifest::{self, FileInfo, Manifest};
 use super::{SnapshotData, Snapshots, checksum};
 use crate::blocking::{Lane, run_blocking};
-use crate::error::StoreError;
+use crate::error::{Fatal, StoreError};
 use crate::folder::GroupFolder;
 use crate::log::LogStats;
 use crate::state::SharedState;
@@ -58,19 +59,30 @@ pub struct SnapshotReceiver {
     snapshots: Snapshots,
     shared: SharedState,
     log: LogStats,
+    /// The newest cluster version that this replica takes part in.
+    version_max: u32,
+    fatal: Fatal,
 }
 
 impl SnapshotReceiver {
-    pub(crate) fn new(snapshots: Snapshots, shared: SharedState, log: LogStats) -> SnapshotReceiver {
-        SnapshotReceiver { snapshots, shared, log }
+    pub(crate) fn new(
+        snapshots: Snapshots,
+        shared: SharedState,
+        log: LogStats,
+        version_max: u32,
+        fatal: Fatal,
+    ) -> SnapshotReceiver {
+        SnapshotReceiver { snapshots, shared, log, version_max, fatal }
     }
 
     /// Looks at what is offered and at what is here already. Blocks on the disk.
     pub async fn begin(&self, offered: Bytes) -> Result<Offered, ReceiveError> {
-        let manifest = Manifest::parse(&offered)?;
-        if let Some(reason) = self.snapshots.foreign(&manifest) {
+        let outline = Manifest::outline(&offered)?;
+        if let Some(reason) = self.snapshots.foreign(outline.group, &outline.cluster_id) {
             return Err(Malformed::new("manifest", reason).into());
         }
+        self.must_know(outline.format)?;
+        let manifest = Manifest::parse(&offered)?;
         if manifest.last_index() <= self.shared.read().applied.map_or(0, |id| id.index) {
             return if manifest.last_index() <= self.durable_index() {
                 Ok(Offered::Here)
@@ -88,6 +100,16 @@ impl SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
+    /// The entry that raised the version is in the snapshot and not here: nothing but the newer program gets any further.
+    fn must_know(&self, version: u32) -> Result<(), StoreError> {
+        if version <= self.version_max {
+            return Ok(());
+        }
+        let too_new = || StoreError::TooNew { version, version_max: self.version_max };
+        self.fatal.raise(too_new());
+        Err(too_new())
+    }
+
     /// No crash can take what is applied up to here: the log has it, or the state, or a snapshot it was purged behind.
     fn durable_index(&self) -> u64 {
         let flushed = self.shared.read().disk.stamp.applied_index();

@@ -178,7 +178,9 @@ impl CrashVfs {
         let mut names = disk.durable_names.clone();
         disk.unsynced_names[..names_kept].iter().for_each(|change| change.apply(&mut names));
         let files = disk.files.iter().map(|file| file.survive(survival, &mut dice)).collect();
-        let dirs = disk.dirs.clone();
+        // A file that comes back has its folder, whatever was done to that in the meantime.
+        let mut dirs = disk.dirs.clone();
+        dirs.extend(names.keys().flat_map(|name| name.ancestors().skip(1)).map(Path::to_path_buf));
         Self(Arc::new(Mutex::new(Disk { files, dirs, durable_names: names.clone(), names, ..Disk::default() })))
     }
 

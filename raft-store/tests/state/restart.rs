@@ -2,11 +2,16 @@
 
 use crate::harness::*;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use jangbu_raft_store::blocking::Lane;
 use jangbu_raft_store::engine::memory::MemoryEngines;
 use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, Staged, Usage, Visit};
 use jangbu_raft_store::schema::Family;
+use jangbu_raft_store::testing::Stepped;
 use jangbu_raft_store::vfs::StdVfs;
-use jangbu_raft_store::{StateConfig, StoreError};
+use jangbu_raft_store::{Command, Entry, StateConfig, StoreEnv, StoreError, log_id};
+use openraft::EntryPayload;
+use openraft::storage::{IOFlushed, RaftLogStorage};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,6 +127,31 @@ fn the_rows_read_at_start_do_not_grow_with_history() {
     }
     // 20, 200 and 800 flushes: only the number of runs has grown, with the logarithm.
     assert!(counts[2] < counts[0] + 60, "{counts:?}");
+}
+
+#[tokio::test]
+async fn no_state_is_durable_before_the_log_that_it_follows_from() {
+    let (dir, lanes) = (tempfile::tempdir().unwrap(), Stepped::default());
+    let vfs = Arc::new(StdVfs);
+    let env = StoreEnv {
+        log_vfs: vfs.clone(),
+        state_vfs: vfs,
+        engines: engines(Kind::Memory),
+        blocking: Arc::new(lanes.clone()),
+    };
+    let config = StateConfig { flush_events: 1, ..StateConfig::default() };
+    let mut store = lanes.finish(jangbu_raft_store::open(store_config(dir.path(), config), env)).await.unwrap();
+    let body = accounts_body(SECOND, &[account(1)]);
+    let entry = Entry { log_id: log_id(1, 1, 1), payload: EntryPayload::Normal(Command(body)) };
+
+    // Others have it: it is applied. This disk hasn't.
+    store.log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
+    let mut applying = std::pin::pin!(store.state.apply_alone(entry));
+    assert!((&mut applying).now_or_never().is_none());
+    assert!(!lanes.step(Lane::Flush), "the flush waits for the log");
+    while lanes.step(Lane::Log) {}
+    assert!((&mut applying).now_or_never().is_some());
+    assert!(lanes.step(Lane::Flush));
 }
 
 #[test]

@@ -3,11 +3,15 @@
 use crate::harness::*;
 use bytes::Bytes;
 use jangbu_ledger::{AccountFilter, AccountFilterFlags, AccountId, TransferId};
+use jangbu_proto::batch::admin;
+use jangbu_proto::cluster::v1::{AdminCommand, RaiseVersion, admin_command};
+use jangbu_raft_store::admin::VERSION_MAX;
 use jangbu_raft_store::engine::memory::MemoryEngines;
 use jangbu_raft_store::snapshot::manifest::Manifest;
 use jangbu_raft_store::testing::{CrashVfs, Dice, Survival};
-use jangbu_raft_store::{Incoming, Offered, ReceiveError, Store, StoreEnv, StoreError};
+use jangbu_raft_store::{Incoming, Offered, ReceiveError, StateConfig, Store, StoreEnv, StoreError};
 use openraft::storage::RaftStateMachine;
+use prost::Message as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -505,4 +509,42 @@ fn a_crash_anywhere_in_building_a_snapshot_loses_at_most_the_snapshot() {
             }
         }
     }
+}
+
+/// What raises the cluster's version, as a leader's program proposes it.
+fn raise_version(version: u32) -> Bytes {
+    let command = Some(admin_command::Command::RaiseVersion(RaiseVersion { version }));
+    admin(&AdminCommand { command, ..AdminCommand::default() }.encode_to_vec(), SECOND * 3)
+}
+
+#[test]
+fn a_snapshot_of_a_version_that_the_program_does_not_know_stops_it_and_changes_nothing() {
+    let older = StateConfig { version_max: VERSION_MAX - 1, ..tiny() };
+    let (mut leader, mut old) = (Replica::new(Kind::Memory, tiny()), Replica::new(Kind::Memory, older));
+    join(&mut leader, 5);
+    join(&mut old, 5);
+    work(&mut leader, 1, 10);
+    transfer_and_install(&leader.snapshot(), old.store()).expect("it knows this version");
+    let before = old.store().reader.applied();
+    leader.apply_body(raise_version(VERSION_MAX));
+    work(&mut leader, 700, 10);
+
+    // Of another cluster it is refused, and is no reason to end.
+    let snapshot = leader.snapshot();
+    let mut stranger = Replica::new(Kind::Memory, StateConfig { version_max: VERSION_MAX - 1, ..tiny() });
+    join(&mut stranger, 6);
+    assert!(matches!(begin(stranger.store(), snapshot.snapshot.manifest()), Err(ReceiveError::Malformed(_))));
+    assert!(stranger.store().fatal.cause().is_none());
+
+    let refused = begin(old.store(), snapshot.snapshot.manifest());
+    assert!(matches!(refused, Err(ReceiveError::Store(StoreError::TooNew { .. }))));
+    let cause = old.store().fatal.cause().expect("the replica stops").to_string();
+    assert!(cause.contains("start the newer program again"), "{cause}");
+    assert_eq!(old.store().reader.applied(), before);
+
+    old.config = tiny();
+    old.store = None;
+    old.store = Some(old.try_open().unwrap());
+    transfer_and_install(&snapshot, old.store()).expect("the newer program loses nothing");
+    same_answers(&mut leader, &mut old);
 }
