@@ -8,6 +8,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use jangbu_client::{Client, ClientConfig, ClientError, OperatorClient};
 use jangbu_node::environment::{Clock, Entropy};
+use jangbu_raft_store::admin::VERSION_MAX;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     chronicle::{Chronicle, Command, Phase},
     cluster::{CLIENT_PORT, PEER_PORT},
     door,
-    invariants::{MemberTold, Sighting},
+    invariants::{MemberTold, News, Sighting},
     marks,
     wiretap::Wiretap,
     workload::{Generator, SharedTown},
@@ -52,6 +53,8 @@ pub async fn founder(chronicle: Chronicle, seed: u64, nodes: usize, founding: Ve
     let peers: Vec<String> = (0..nodes).map(peer_door_of).collect();
     let config = client_config(seed, "founder", Duration::from_secs(3), 1);
     let operator = OperatorClient::connect([door_of(0)], config.clone()).expect("the address is one");
+    // Whoever makes a cluster has its first version agreed on.
+    chronicle.hear(&News::FinalizeAsked { at_ns: now_ns() });
     loop {
         match operator.initialize(&peers).await {
             Ok(_) => break,
@@ -73,6 +76,7 @@ pub async fn founder(chronicle: Chronicle, seed: u64, nodes: usize, founding: Ve
             }
         }
     }
+    chronicle.hear(&News::FinalizeOver { at_ns: now_ns() });
     chronicle.enter(Phase::Load);
 }
 
@@ -195,6 +199,7 @@ pub async fn operator(chronicle: Chronicle, seed: u64, ids: Rc<RefCell<Vec<u64>>
                 one.take_snapshot().await.map(|reply| format!("snapshot at {}", reply.log_index))
             }
             Command::MoveLeader => everyone.move_leader(0).await.map(|reply| format!("leader is {}", reply.leader_id)),
+            Command::Finalize => finalize(&chronicle, &everyone).await,
             Command::Replace { old, new } => {
                 let (old_id, new_id) = (ids.borrow()[old], ids.borrow()[new]);
                 replace(&chronicle, &everyone, old_id, new_id, new).await
@@ -206,6 +211,24 @@ pub async fn operator(chronicle: Chronicle, seed: u64, ids: Rc<RefCell<Vec<u64>>
         }
         chronicle.book().commands_running -= 1;
     }
+}
+
+/// A node that is down keeps the others waiting, and the operator has more to do.
+const FINALIZE_DEADLINE: Duration = Duration::from_secs(2);
+
+async fn finalize(chronicle: &Chronicle, everyone: &OperatorClient) -> Result<String, ClientError> {
+    chronicle.hear(&News::FinalizeAsked { at_ns: now_ns() });
+    let asked = everyone.with_deadline(FINALIZE_DEADLINE).finalize_upgrade(false).await;
+    chronicle.hear(&News::FinalizeOver { at_ns: now_ns() });
+    let reply = asked?;
+    if reply.version > reply.version_before {
+        chronicle.mark(&marks::FINALIZED);
+    } else if reply.nodes.iter().any(|node| node.cluster_version_max > reply.version) {
+        chronicle.mark(&marks::FINALIZED_MIXED);
+    }
+    let nodes: Vec<String> =
+        reply.nodes.iter().map(|node| format!("{}: {}", node.node_id, node.cluster_version_max)).collect();
+    Ok(format!("version {} -> {} ({})", reply.version_before, reply.version, nodes.join(", ")))
 }
 
 /// Adds a node, promotes it, and removes the one that is gone. Each step is asked again until it is done.
@@ -268,10 +291,12 @@ async fn finish(
     members: &RefCell<Vec<usize>>,
     town: &SharedTown,
 ) -> Result<(), String> {
-    // What an operator has begun, and callers wait for, comes to its end first.
+    // What an operator has begun, and callers wait for, comes to its end first; and a node that is stopping would serve one
+    // question and not the next.
     within("what callers and the operator had begun", || {
         let book = chronicle.book();
-        book.commands.is_empty() && book.commands_running == 0 && book.callers_running == 0
+        let idle = book.commands.is_empty() && book.commands_running == 0;
+        idle && book.callers_running == 0 && book.stopping.is_empty()
     })
     .await?;
     let members = members.borrow().clone();
@@ -367,6 +392,7 @@ async fn agree(chronicle: &Chronicle, seed: u64, members: &[usize]) -> Result<()
         indexes.len() == 1 && indexes[0] >= book.committed
     })
     .await?;
+    way_back_was_open(chronicle, members);
     for &node in members {
         let config = client_config(seed, &format!("verifier {node}"), Duration::from_secs(20), 3);
         let operator = OperatorClient::connect([door_of(node)], config).expect("the address is one");
@@ -387,6 +413,20 @@ async fn agree(chronicle: &Chronicle, seed: u64, members: &[usize]) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whoever was told that its program is too old was told so rightly.
+fn way_back_was_open(chronicle: &Chronicle, members: &[usize]) {
+    let (refused, raised) = {
+        let book = chronicle.book();
+        let raised =
+            |node: &usize| book.sightings.get(node).is_some_and(|seen| seen.status.cluster_version == VERSION_MAX);
+        (book.older_refused, members.iter().all(raised))
+    };
+    if refused && !raised {
+        let text = "an older program was refused, and the version was not raised".into();
+        chronicle.broken("the_way_back_is_open_until_finalized", text);
+    }
 }
 
 /// Reads everything from every replica; they must hold the same.

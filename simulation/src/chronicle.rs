@@ -12,12 +12,13 @@ use std::{
     rc::Rc,
 };
 
+use jangbu_proto::cluster::v1::StatusReply;
 use serde::Serialize;
 
 use crate::{
     auditor::{Books, describe, records::*},
     coverage::{self, Lasted},
-    invariants::{Law, MemberTold, Sighting, laws},
+    invariants::{Law, MemberTold, News, Sighting, laws},
     marks::{self, Mark},
     tell::{Tell, Teller},
 };
@@ -60,6 +61,7 @@ pub enum Command {
     Snapshot { node: usize },
     MoveLeader,
     Replace { old: usize, new: usize },
+    Finalize,
 }
 
 #[derive(Default)]
@@ -74,6 +76,10 @@ pub struct Book {
     /// What an operator was told, until somebody looks at the disks.
     pub members_told: Vec<MemberTold>,
     pub callers_running: usize,
+    /// Nodes that were told to stop and have not ended yet.
+    pub stopping: BTreeSet<usize>,
+    /// A program said that the cluster has a version which it does not know.
+    pub older_refused: bool,
     pub books: Option<Books>,
     /// Requests without an outcome: places in `history`.
     pub unknown: Vec<usize>,
@@ -226,11 +232,11 @@ impl Chronicle {
             let mut book = self.book();
             book.note(*at_ns, "status", "status", &format!("{node} {text} {:?}", status.digest));
             book.committed = book.committed.max(status.committed_index);
-            let before = book.sightings.get(node);
-            before.is_none_or(|before| before.status.role != status.role || before.status.term != status.term)
+            let is_told = |status: &StatusReply| (status.role.clone(), status.term, status.cluster_version);
+            book.sightings.get(node).is_none_or(|before| is_told(&before.status) != is_told(status))
         };
         if changed {
-            self.line(&format!("n{}", node + 1), "role", text);
+            self.line(&format!("n{}", node + 1), "role", format!("{text} version {}", status.cluster_version));
         }
         if self.book().lost.contains(&sighting.node) {
             return;
@@ -253,6 +259,15 @@ impl Chronicle {
         let mut book = self.book();
         book.laws = laws;
         book.sightings.insert(sighting.node, sighting);
+    }
+
+    /// Something happened that no node's status tells.
+    pub fn hear(&self, news: &News) {
+        // Where messages may be heard again, a call is over only for its caller.
+        if self.echoes && matches!(news, News::FinalizeOver { .. }) {
+            return;
+        }
+        self.book().laws.iter_mut().for_each(|law| law.hear(news));
     }
 
     /// All disks as a power cut would leave them now.

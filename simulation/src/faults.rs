@@ -33,6 +33,9 @@ pub struct Plan {
     pub tuning: Tuning,
     pub clients: Vec<ClientPlan>,
     pub faults: Vec<Fault>,
+    /// Bit i is set: node i begins as an older program, which does not know the newest version of the cluster.
+    #[serde(default)]
+    pub older: u32,
     /// The number of a bug that is planted (`jangbu_ledger::planted`); 0: none.
     #[serde(default)]
     pub planted: u32,
@@ -161,6 +164,7 @@ impl Plan {
                 client(&[Habit::Lookup, Habit::Query, Habit::Stale, Habit::Pay]),
             ],
             faults: Vec::new(),
+            older: 0,
             planted: 0,
         }
     }
@@ -182,6 +186,9 @@ impl Plan {
             if !again {
                 break;
             }
+        }
+        if plan.faults.iter().any(|fault| fault.kind.is_about_versions()) {
+            plan.older = draw::older(nodes, &mut dice);
         }
         plan
     }

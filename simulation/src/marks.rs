@@ -20,8 +20,11 @@ pub struct Mark {
     pub within: u64,
 }
 
+/// No run needs to have met it.
+const NEVER: u64 = u64::MAX;
+
 macro_rules! marks {
-    ($($id:ident = $name:literal within $within:literal;)*) => {
+    ($($id:ident = $name:literal within $within:expr;)*) => {
         $(pub const $id: Mark = Mark { name: $name, within: $within };)*
         pub const TABLE: &[Mark] = &[$($id),*];
     };
@@ -55,6 +58,10 @@ marks! {
     OLD_ID_REFUSED = "a node without its disk was refused under its old id" within 600;
     REPLACED = "a node was replaced" within 100;
     RESTARTED = "a node was told to stop and came back with other settings" within 100;
+    FINALIZED_MIXED = "a newer version was asked for while an older program ran, and nothing was raised" within 600;
+    FINALIZED = "the cluster's version was raised" within 600;
+    WENT_BACK = "a node went back to an older program" within 600;
+    OLDER_REFUSED = "an older program was refused after the version was raised" within 600;
     UNKNOWN_WAS_DONE = "an outcome was unknown, and it had happened" within 60;
     UNKNOWN_WAS_NOT = "an outcome was unknown, and it had not happened" within 60;
     SILENT = "an attempt took effect that nobody was told of" within 60;
@@ -62,6 +69,7 @@ marks! {
     POOR = "a payment was refused for the last won" within 30;
     CHAIN_UNDONE = "a chain was undone whole" within 30;
     EXPIRY_LATE = "a post came after its expiry" within 60;
+    UNDECIDED = "a run ended undecided, at an assertion of openraft that is its own mistake" within NEVER;
     EXPIRY_CLOSE = "an expiry raced a post: less than a second lay between them" within 60;
 }
 
@@ -79,6 +87,11 @@ pub fn seen(now: &Sighting, before: Option<&Sighting>, all: &BTreeMap<usize, Sig
     let lacks = |other: &Sighting| (purged_before..status.purged_index).contains(&other.status.last_log_index);
     if others().any(lacks) {
         marks.push(&PURGED_UNDER);
+    }
+    let knew = before.map_or(0, |before| before.status.cluster_version_max);
+    let is_known = |other: &Sighting| other.status.cluster_version <= status.cluster_version_max;
+    if knew > status.cluster_version_max && all.values().all(is_known) {
+        marks.push(&WENT_BACK);
     }
     let leads = |sighting: &Sighting| sighting.status.role == "Leader";
     let was_told = before.is_some_and(leads);

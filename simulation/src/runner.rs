@@ -20,6 +20,7 @@ use std::{
 
 use crate::{
     faults::Plan,
+    marks,
     run::{BrokenLaw, Outcome},
 };
 
@@ -117,6 +118,9 @@ fn wait(mut child: Child, seed: u64) -> Outcome {
         (Some(outcome), Ok(status)) if status.success() => outcome,
         (_, status) => {
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            if errors.contains(MISTAKEN_ASSERTION) {
+                return Outcome { cpu_us, ..undecided(seed) };
+            }
             let panic = errors.lines().filter(|line| !line.trim().is_empty()).take(3).collect::<Vec<_>>().join(" | ");
             failed(seed, "the_process_lives", format!("the run ended with {status}: {panic}"))
         }
@@ -136,6 +140,15 @@ fn wait_for_end(child: Child) -> (std::io::Result<ExitStatus>, u64) {
     }
     let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     (Ok(ExitStatus::from_raw(status)), us(usage.ru_utime) + us(usage.ru_stime))
+}
+
+/// Of openraft (0.10.0-alpha.37, `replication/stream_state.rs`), and its own mistake: the stream of a leader that was deposed a
+/// moment ago compares what it has sent with the node's log, which follows the new leader by now. As shipped, without
+/// assertions, it reads nothing, sees the change and sends nothing. Such a run decides nothing; it is counted.
+const MISTAKEN_ASSERTION: &str = "read_log_entries received reversed range";
+
+fn undecided(seed: u64) -> Outcome {
+    Outcome { seed, marks: [(marks::UNDECIDED.name.to_owned(), 1)].into(), ..Outcome::default() }
 }
 
 fn failed(seed: u64, law: &str, text: String) -> Outcome {

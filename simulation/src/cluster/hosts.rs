@@ -15,6 +15,7 @@ use jangbu_node::{
 };
 use jangbu_raft_store::{
     StoreEnv,
+    admin::VERSION_MAX,
     engine::{EngineFactory, memory::MemoryEngines, rocks::RocksEngines},
     log::{Inspection, inspect},
     vfs::{StdVfs, Vfs},
@@ -26,8 +27,12 @@ use crate::{
     chance::Dice,
     disk::SimDisk,
     faults::{Engine, Plan},
+    invariants::{News, Program},
     world::{Pace, RESET_STREAM_DURATION, SimBlocking, SimClock, SimEntropy, SimTransport},
 };
+
+/// What the older program of a rehearsed upgrade knows.
+pub(super) const OLDER: u32 = VERSION_MAX - 1;
 
 pub(super) struct Node {
     pub(super) name: String,
@@ -66,6 +71,18 @@ pub(super) enum NodeState {
     Down,
 }
 
+impl Node {
+    /// The newest version of the cluster that its program knows.
+    pub(super) fn knows(&self) -> u32 {
+        self.config.borrow().limits.cluster_version_max
+    }
+
+    /// Another program is installed; the one that runs goes on until it stops.
+    pub(super) fn install_program(&self, knows: u32) {
+        self.config.borrow_mut().limits.cluster_version_max = knows;
+    }
+}
+
 impl Cluster<'_> {
     /// The next node, on a host of its own with an empty disk.
     pub(super) fn add_node(&mut self) -> usize {
@@ -79,7 +96,7 @@ impl Cluster<'_> {
         };
         let engines: Arc<dyn EngineFactory> = match self.plan.engine {
             Engine::Memory => Arc::new(MemoryEngines::new(disk.mount_for_ever())),
-            Engine::Rocks => Arc::new(RocksEngines::new(8 << 20)),
+            Engine::Rocks => Arc::new(RocksEngines::new(8 << 20).without_compaction()),
         };
         let node = Node {
             config: Rc::new(RefCell::new(node_config(&self.plan, &name, id, &data_dir))),
@@ -115,6 +132,8 @@ impl Cluster<'_> {
             entropy: Arc::new(SimEntropy::new(Dice::new(seed, &format!("entropy {name}")))),
             ended: node.ended.clone(),
         };
+        let program = Program { at_ns: self.chronicle.now_ns(), id, knows: Some(node.knows()) };
+        self.chronicle.hear(&News::Program(program));
         self.lives.borrow_mut().push(0);
         self.ids.borrow_mut().push(id);
         self.chronicle.book().ids.insert(place, id);
@@ -177,6 +196,8 @@ impl Host {
 
 fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig {
     let tuning = &plan.tuning;
+    let is_older = id <= plan.nodes as u64 && plan.older >> (id - 1) & 1 == 1;
+    let cluster_version_max = if is_older { OLDER } else { VERSION_MAX };
     NodeConfig {
         node_id: id,
         data_dir: data_dir.to_owned(),
@@ -185,8 +206,13 @@ fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig 
         listen: Listen { client: format!("{name}:{CLIENT_PORT}"), peer: format!("{name}:{PEER_PORT}"), http: None },
         advertise: Advertise::default(),
         tls: Tls::off(),
-        // Nobody here leaves answers unread; looking for it would only add ticks.
-        limits: Limits { deadline_ms_default: tuning.deadline_ms, unread_ms_max: 3_600_000, ..Limits::default() },
+        limits: Limits {
+            deadline_ms_default: tuning.deadline_ms,
+            // Nobody here leaves answers unread; looking for it would only add ticks.
+            unread_ms_max: 3_600_000,
+            cluster_version_max,
+            ..Limits::default()
+        },
         storage: Storage {
             snapshot_after_log_bytes: tuning.snapshot_after_log_bytes,
             log_entries_kept: tuning.log_entries_kept,

@@ -1,7 +1,17 @@
 //! Nodes that end, are ended, and start again, as a service manager would have it.
 
+use jangbu_raft_store::admin::VERSION_MAX;
+
 use super::{Cluster, STOPPING_MAX_MS, hosts::NodeState, lift::Lift, lift::Struck};
-use crate::{chronicle::Command, disk::Survival, marks};
+use crate::{
+    chronicle::Command,
+    disk::Survival,
+    invariants::{News, Program},
+    marks,
+};
+
+/// How a program says that it is too old for its cluster (`StoreError::TooNew`).
+const TOO_OLD: &str = "start the newer program again";
 
 impl Cluster<'_> {
     /// Nodes that ended are noticed, and started again as a service manager would; those that are due come up.
@@ -70,6 +80,9 @@ impl Cluster<'_> {
         } else if read_wrongly && node.disk.stats().flips > 0 {
             self.chronicle.mark(&marks::FLIP_STOPPED);
         }
+        if why.contains(TOO_OLD) {
+            return self.bring_newer_back(place, now_ms);
+        }
         if node.told_to_stop_ms.take().is_some() {
             return self.come_back_changed(place, now_ms);
         }
@@ -88,6 +101,16 @@ impl Cluster<'_> {
         if node.lost && starts_failed >= 3 {
             self.replace(place);
         }
+    }
+
+    /// Its program was refused: somebody reads why, and starts the newer one.
+    fn bring_newer_back(&mut self, place: usize, now_ms: u64) {
+        self.chronicle.mark(&marks::OLDER_REFUSED);
+        self.chronicle.book().older_refused = true;
+        self.stop(place, Survival::All);
+        let node = &mut self.nodes[place];
+        node.install_program(VERSION_MAX);
+        node.up_at_ms = Some(now_ms + 200);
     }
 
     /// It was told to stop and has: it comes back with settings that another version could have had as its own.
@@ -110,9 +133,17 @@ impl Cluster<'_> {
         node.state = NodeState::Up;
         node.up_at_ms = None;
         self.lives.borrow_mut()[place] += 1;
-        let name = node.name.clone();
-        self.chronicle.line(&name, "start", String::new());
+        let (name, knows) = (node.name.clone(), node.knows());
+        let older =
+            if knows < VERSION_MAX { format!("as a program that knows versions up to {knows}") } else { String::new() };
+        self.chronicle.line(&name, "start", older);
+        self.note_program(place, Some(knows));
         self.sim.bounce(name.as_str());
+    }
+
+    fn note_program(&self, place: usize, knows: Option<u32>) {
+        let program = Program { at_ns: self.chronicle.now_ns(), id: self.ids.borrow()[place], knows };
+        self.chronicle.hear(&News::Program(program));
     }
 
     /// The process is gone, now.
@@ -132,6 +163,8 @@ impl Cluster<'_> {
         node.disk.crash(survival);
         let tore = node.disk.stats().writes_lost > lost_before;
         node.told_to_stop_ms = None;
+        self.chronicle.book().stopping.remove(&place);
+        self.note_program(place, None);
         if tore {
             self.chronicle.mark(&marks::WRITES_TORN);
             self.chronicle.book().torn.insert(place);

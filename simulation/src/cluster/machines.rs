@@ -1,9 +1,16 @@
-//! Processes that die, machines without power, and clocks that are wrong.
+//! Processes that die, machines without power, programs that are exchanged, and clocks that are wrong.
 
 use std::time::Duration;
 
-use super::{Cluster, hosts::NodeState, lift::Lift, strike::Next};
-use crate::{disk::Survival, faults::Target, marks};
+use jangbu_raft_store::admin::VERSION_MAX;
+
+use super::{
+    Cluster,
+    hosts::{NodeState, OLDER},
+    lift::Lift,
+    strike::Next,
+};
+use crate::{chronicle::Command, disk::Survival, faults::Target, marks};
 
 impl Cluster<'_> {
     pub(super) fn kill(&mut self, node: Target) -> Lift {
@@ -81,10 +88,44 @@ impl Cluster<'_> {
         Lift::Nothing
     }
 
+    /// Another program is installed on one node after the other. `for_ms` lies between two.
+    pub(super) fn upgrade_one_by_one(
+        &mut self,
+        back: bool,
+        finalize_percent: Option<u64>,
+        for_ms: u64,
+        now_ms: u64,
+    ) -> Lift {
+        let members = self.members.borrow().clone();
+        let whole_ms = for_ms * members.len() as u64;
+        let knows = if back { OLDER } else { VERSION_MAX };
+        for (place, turn) in members.into_iter().zip(0..) {
+            self.later(now_ms + turn * for_ms, Next::Install { place, knows });
+        }
+        if let Some(percent) = finalize_percent {
+            self.later(now_ms + whole_ms * percent / 100, Next::Finalize);
+        }
+        Lift::Nothing
+    }
+
+    /// It runs from the next start on, whatever brings that about.
+    pub(super) fn install(&mut self, place: usize, knows: u32, now_ms: u64) {
+        if !self.nodes[place].replaced && !self.nodes[place].lost {
+            self.nodes[place].install_program(knows);
+            self.tell_to_stop(place, now_ms);
+        }
+    }
+
+    pub(super) fn finalize(&mut self) -> Lift {
+        self.chronicle.book().commands.push_back(Command::Finalize);
+        Lift::Nothing
+    }
+
     pub(super) fn tell_to_stop(&mut self, place: usize, now_ms: u64) {
         let node = &mut self.nodes[place];
         if node.state == NodeState::Up && !node.replaced && !node.lost {
             node.told_to_stop_ms = Some(now_ms);
+            self.chronicle.book().stopping.insert(place);
             node.stop.borrow().cancel();
             let name = node.name.clone();
             self.chronicle.line(&name, "told", "to stop".into());

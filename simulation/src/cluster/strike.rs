@@ -20,6 +20,8 @@ pub(super) enum Next {
     RotSnapshot,
     Clog { place: usize, for_ms: u64 },
     Restart { place: usize },
+    Install { place: usize, knows: u32 },
+    Finalize,
 }
 
 impl Cluster<'_> {
@@ -47,6 +49,10 @@ impl Cluster<'_> {
             Kind::ClockJump { node, ms } => self.jump_clock(node, ms),
             Kind::ClockDrift { node, ppm } => self.drift_clock(node, ppm, now_ms),
             Kind::RollingRestart => self.restart_one_by_one(for_ms, now_ms),
+            Kind::RollingUpgrade { back, finalize_percent } => {
+                self.upgrade_one_by_one(back, finalize_percent, for_ms, now_ms)
+            }
+            Kind::Finalize => self.finalize(),
             Kind::Replace { node } => self.replace_unless_missed(node),
 
             Kind::DataCenterLost { center } => self.lose_data_center(center),
@@ -124,6 +130,8 @@ impl Cluster<'_> {
             Next::RotSnapshot => self.rot_snapshot(),
             Next::Clog { place, for_ms } => self.clog(place, now_ms + for_ms),
             Next::Restart { place } => self.tell_to_stop(place, now_ms),
+            Next::Install { place, knows } => self.install(place, knows, now_ms),
+            Next::Finalize => drop(self.finalize()),
         }
     }
 }

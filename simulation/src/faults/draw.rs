@@ -17,7 +17,7 @@ impl Plan {
             cache_bytes: *dice.pick(&[8 << 10, 256 << 10, 8 << 20]),
             snapshot_after_log_bytes: *dice.pick(&[64 << 10, 512 << 10, 64 << 20]),
             log_entries_kept: *dice.pick(&[0, 10, 1_000]),
-            flush_events: *dice.pick(&[20, 300, 100_000]),
+            flush_events: *dice.pick(&[1, 20, 300, 100_000]),
             deadline_ms: *dice.pick(&[500, 2_000, 5_000]),
             latency_ms: *dice.pick(&[1, 2, 5]),
             wallets: *dice.pick(&[3, 12, 60]),
@@ -26,8 +26,18 @@ impl Plan {
         let faults = faults(nodes, duration_ms, &mut dice);
         // RocksDB is slower and its files are real: one seed in twelve.
         let engine = if dice.below(12) == 0 { Engine::Rocks } else { Engine::Memory };
-        Plan { seed, scenario: None, nodes, duration_ms, engine, tuning, clients, faults, planted: 0 }
+        let older = match faults.iter().any(|fault| fault.kind.is_about_versions()) {
+            true => older(nodes, &mut dice),
+            false => 0,
+        };
+        Plan { seed, scenario: None, nodes, duration_ms, engine, tuning, clients, faults, older, planted: 0 }
     }
+}
+
+/// Which nodes begin as an older program: mostly all, as before an upgrade, or as many as an upgrade left that was broken off.
+pub(super) fn older(nodes: usize, dice: &mut Dice) -> u32 {
+    let all = (1 << nodes) - 1;
+    if dice.percent(60) { all } else { dice.range(0, u64::from(all)) as u32 }
 }
 
 fn clients(dice: &mut Dice) -> Vec<ClientPlan> {
@@ -141,6 +151,11 @@ impl Kind {
             "duplicate" => Kind::Duplicate { node, percent: *dice.pick(&[5, 30, 100]) },
             "replay" => Kind::Replay { node, calls: dice.range(1, 30) },
             "rolling-restart" => Kind::RollingRestart,
+            "rolling-upgrade" => Kind::RollingUpgrade {
+                back: dice.percent(35),
+                finalize_percent: dice.percent(70).then(|| dice.below(160)),
+            },
+            "finalize" => Kind::Finalize,
             "slow-disk" => Kind::SlowDisk { node, ms: *dice.pick(&[10, 50, 300]) },
             "sync-fails" => Kind::SyncFails { node },
             "disk-full" => Kind::DiskFull { node },

@@ -220,9 +220,16 @@ pub enum Kind {
     },
     /// The leadership is handed over.
     MoveLeader,
-    /// One node after the other is told to stop, and comes back with other sizes of segments, caches and flushes. There is
-    /// one format on disk so far, so it is settings that differ and not versions.
+    /// One node after the other is told to stop, and comes back with other sizes of segments, caches and flushes.
     RollingRestart,
+    /// One node after the other is told to stop, and comes back as the newer program, or as the older one again.
+    RollingUpgrade {
+        back: bool,
+        /// When an operator asks for the newer version: at so much of the way, which ends at 100 with the last node.
+        finalize_percent: Option<u64>,
+    },
+    /// An operator asks for the newest version that all know.
+    Finalize,
     /// A node is removed and another added, caught up and promoted.
     Replace {
         node: Target,
@@ -291,6 +298,8 @@ pub const KINDS: &[Description] = &[
     heard("replay", "what was said to a node is said again, much later", 2),
     plain("move-leader", "the leadership is handed over", 4),
     plain("rolling-restart", "nodes stop one by one and come back with other settings", 2),
+    plain("rolling-upgrade", "nodes stop one by one and come back as a newer program, or as the older one", 4),
+    plain("finalize", "an operator raises the cluster's version as far as all nodes know it", 2),
     plain("replace", "a node is removed, another added and promoted", 2),
     plain("wipe", "a node loses its disk and comes back under its old id", 1),
     plain("retry-storm", "clients repeat what they said", 2),
@@ -329,6 +338,8 @@ impl Kind {
             Kind::Duplicate { .. } => "duplicate",
             Kind::Replay { .. } => "replay",
             Kind::RollingRestart => "rolling-restart",
+            Kind::RollingUpgrade { .. } => "rolling-upgrade",
+            Kind::Finalize => "finalize",
             Kind::SyncFails { .. } => "sync-fails",
             Kind::DiskFull { .. } => "disk-full",
             Kind::BitRot { .. } => "bit-rot",
@@ -345,6 +356,11 @@ impl Kind {
 
     pub fn needs_wiretap(&self) -> bool {
         KINDS.iter().any(|kind| kind.name == self.name() && kind.needs_wiretap)
+    }
+
+    /// What it is about is the cluster's version.
+    pub(super) fn is_about_versions(&self) -> bool {
+        matches!(self, Kind::RollingUpgrade { .. } | Kind::Finalize)
     }
 
     /// A node may forget what it had synced. Two such nodes may take the quorum's memory with them: no protocol survives that.

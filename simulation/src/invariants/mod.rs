@@ -11,6 +11,9 @@ mod indexes_are_ordered;
 mod members_told_are_durable;
 mod one_leader_a_term;
 mod term_is_monotone;
+mod version_is_known;
+mod version_is_known_to_all;
+mod version_only_rises;
 mod voters;
 mod votes_are_durable;
 
@@ -74,8 +77,33 @@ impl DurableNode {
     }
 }
 
+/// What no node's status tells.
+#[derive(Debug, Clone)]
+pub enum News {
+    Program(Program),
+    /// An operator asks for the newest version of the cluster that all know.
+    FinalizeAsked {
+        at_ns: u64,
+    },
+    /// That call is over, with whatever outcome.
+    FinalizeOver {
+        at_ns: u64,
+    },
+}
+
+/// From here on a node runs this program.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub at_ns: u64,
+    pub id: u64,
+    /// The newest version of the cluster that it knows; `None`: the node is down.
+    pub knows: Option<u32>,
+}
+
 pub trait Law {
     fn name(&self) -> &'static str;
+
+    fn hear(&mut self, _news: &News) {}
 
     /// Says what is wrong, if anything is.
     fn see(&mut self, _sighting: &Sighting) -> Option<String> {
@@ -107,6 +135,18 @@ pub const TABLE: &[Entry] = &[
         name: "members_told_are_durable",
         about: "a change of members that was told as done is on a majority's disks",
     },
+    Entry {
+        name: "version_is_known",
+        about: "no node has applied what is of a version that its program does not know",
+    },
+    Entry {
+        name: "version_only_rises",
+        about: "the cluster's version never falls, along the log and over all replicas",
+    },
+    Entry {
+        name: "version_is_known_to_all",
+        about: "the version is raised only to what every member's program knew when it was asked for",
+    },
     Entry { name: "log_time_is_unique", about: "no two requests share log time" },
     Entry { name: "log_time_follows_log_index", about: "log time moves on with the log" },
     Entry { name: "one_result_per_event", about: "as many results as events" },
@@ -128,6 +168,10 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "a_stale_read_is_within_its_bound", about: "or is refused" },
     Entry { name: "the_digest_is_what_is_stored", about: "a recount of all that is stored gives the running digest" },
     Entry { name: "the_cluster_heals", about: "faults lifted, it elects, agrees and serves within a bound" },
+    Entry {
+        name: "the_way_back_is_open_until_finalized",
+        about: "an older program is refused only after the version was raised",
+    },
     Entry { name: "every_outcome_is_found_out", about: "asking again with the same ids settles it" },
     Entry { name: "a_node_stops_only_for_a_reason", about: "a node ends only after a fault that must end it" },
     Entry { name: "a_node_stops_when_it_is_told_to", about: "it hands over, finishes and ends within a minute" },
@@ -144,5 +188,8 @@ pub fn laws() -> Vec<Box<dyn Law>> {
         Box::<votes_are_durable::VotesAreDurable>::default(),
         Box::<committed_is_durable::CommittedIsDurable>::default(),
         Box::<members_told_are_durable::MembersToldAreDurable>::default(),
+        Box::new(version_is_known::VersionIsKnown),
+        Box::<version_only_rises::VersionOnlyRises>::default(),
+        Box::<version_is_known_to_all::VersionIsKnownToAll>::default(),
     ]
 }

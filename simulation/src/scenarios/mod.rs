@@ -266,6 +266,66 @@ const STORIES: &[Story] = &[
         plan: |seed| needs_snapshots(seed, 8_000).with(3_000, 2_000, Kind::SnapshotDamaged { on_disk: true }),
     },
     Story {
+        name: "state-ahead-of-its-log",
+        story: "A follower's disk is slow and its power fails. What the others had committed is applied there before its own log \
+                has it; the state must not be durable first: what neither the log nor a snapshot holds, nobody could be \
+                given from there. (Found by seed 30342.)",
+        plan: |seed| {
+            let mut plan = Plan::quiet(seed, 3, 13_000);
+            plan.tuning.flush_events = 1;
+            plan.tuning.log_entries_kept = 1_000;
+            for node in 0..3 {
+                plan = plan.with(500, 100, Kind::Snapshot { node: Target::Node(node) });
+            }
+            for client in &mut plan.clients {
+                client.think_ms = 10;
+            }
+            (0..6).fold(plan, |plan, round| {
+                let node = Target::Follower(round as usize % 2);
+                plan.with(1_000 + 1_900 * round, 900, Kind::SlowDisk { node, ms: 300 }).with(
+                    1_600 + 1_900 * round,
+                    300,
+                    Kind::PowerOff { node },
+                )
+            })
+        },
+    },
+    Story {
+        name: "upgrade-there-and-back",
+        story: "All nodes begin as an older program. They are exchanged one by one for the newer, and back, and for the newer \
+                again while the leader dies. Asked for while one is old, the newer version is not raised, and the way back is \
+                open; asked for when none is, it is raised, and the older program is refused.",
+        plan: |seed| {
+            let mut plan = Plan::quiet(seed, 3, 12_000);
+            plan.older = 0b111;
+            plan.with(1_000, 300, Kind::RollingUpgrade { back: false, finalize_percent: Some(50) })
+                .with(3_000, 300, Kind::RollingUpgrade { back: true, finalize_percent: None })
+                .with(5_000, 400, Kind::RollingUpgrade { back: false, finalize_percent: Some(140) })
+                .with(5_600, 300, Kind::Kill { node: Target::Leader })
+                .with(9_000, 300, Kind::RollingUpgrade { back: true, finalize_percent: None })
+        },
+    },
+    Story {
+        name: "older-program-needs-a-snapshot",
+        story: "The version is raised while a follower's disk is slow, and its power fails before it has the entry. It comes \
+                back as the older program when the others have purged that entry: the snapshot that it is offered is of a \
+                version that it does not know. It must say so and end, and the newer program loses nothing.",
+        plan: |seed| {
+            let mut plan = needs_snapshots(seed, 12_000);
+            plan.older = 0b111;
+            let node = Target::Follower(0);
+            let plan = plan
+                .with(500, 300, Kind::RollingUpgrade { back: false, finalize_percent: None })
+                .with(3_500, 3_000, Kind::SlowDisk { node, ms: 300 })
+                .with(3_600, 100, Kind::Finalize)
+                .with(3_700, 3_000, Kind::PowerOff { node })
+                .with(3_800, 200, Kind::RollingUpgrade { back: true, finalize_percent: None });
+            (0..3).fold(plan, |plan, node| {
+                plan.with(5_800 + 100 * node, 100, Kind::Snapshot { node: Target::Node(node as usize) })
+            })
+        },
+    },
+    Story {
         name: "everything-twice",
         story: "All that is said to two nodes arrives twice, and much of it again long after: votes of terms that are gone, \
                 entries that were overwritten, payments that were answered. Each payment has one effect.",
