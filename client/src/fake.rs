@@ -489,6 +489,21 @@ impl cluster::operator_server::Operator for Node {
         self.operated(&request).await
     }
 
+    type ReadSnapshotStream = BoxStream<'static, Result<cluster::ReadSnapshotReply, Status>>;
+
+    async fn read_snapshot(
+        &self,
+        _: Request<Streaming<cluster::ReadSnapshotRequest>>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        Ok(Response::new(Box::pin(stream::empty())))
+    }
+
+    type ReadLogStream = BoxStream<'static, Result<cluster::ReadLogReply, Status>>;
+
+    async fn read_log(&self, _: Request<cluster::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
+        Ok(Response::new(Box::pin(stream::empty())))
+    }
+
     async fn identify(
         &self,
         request: Request<cluster::IdentifyRequest>,

@@ -4,6 +4,7 @@
 //!      │                            └─► forwarder ─► the leader's peer door
 //!      └────► reader ──────────────────► raft-store
 //!     peers: the wires between replicas
+//!     backup: what a backup reads of a node
 //!     access, keys: who may what, and what proves who somebody is
 //!     membership, administration, hearsay, succession, abdication, pulse, snapshots, digests: what a cluster needs to stay one
 //!
@@ -17,6 +18,7 @@ pub mod administration;
 pub mod admission;
 pub mod api;
 pub mod applied;
+pub mod backup;
 pub mod batcher;
 pub mod clock_skew;
 pub mod config;

@@ -33,6 +33,7 @@ use crate::{
     admission::Admission,
     api::{ledger::LedgerService, operator::OperatorService},
     applied::AppliedIndex,
+    backup::Backup,
     batcher::{Batcher, WayOut},
     clock_skew::ClockSkew,
     config::{NodeConfig, Timings},
@@ -298,6 +299,7 @@ struct Rooms {
     membership: Arc<Membership>,
     administration: Arc<Administration>,
     snapshots: Arc<Snapshots>,
+    backup: Backup,
     reception: Arc<Reception>,
     clock_skew: Arc<ClockSkew>,
     gate: Arc<Gate>,
@@ -319,6 +321,7 @@ impl Rooms {
         keys: Option<Arc<Keys>>,
     ) -> Result<Self, NodeError> {
         let (tasks, stop_all) = (TaskTracker::new(), CancellationToken::new());
+        let (client_tasks, stop_clients) = (TaskTracker::new(), CancellationToken::new());
         let settings = config.http2();
         let timings = config.network.timings();
         let metrics = Metrics::new(config.node_id);
@@ -330,7 +333,7 @@ impl Rooms {
         let Store { log, state, reader: state_reader, log_stats, incoming, fatal, .. } = store;
         let raft_config = Arc::new(raft_config(&config, &timings)?);
         let network = Network { peers: peers.clone(), log: log_stats.clone() };
-        let raft = Raft::build(config.node_id, raft_config, network, log, state).await;
+        let raft = Raft::build(config.node_id, raft_config, network, log.clone(), state).await;
         let raft = raft.map_err(|fatal| NodeError::RaftStopped(fatal.to_string()))?;
 
         let leadership = leadership::watch(&raft, metrics.clone(), &tasks, stop_all.clone());
@@ -388,6 +391,15 @@ impl Rooms {
             after_log_bytes: config.storage.snapshot_after_log_bytes,
             refused: peers.common.snapshot_refused.clone(),
         });
+        let backup = Backup {
+            raft: raft.clone(),
+            log,
+            state: state_reader.clone(),
+            applied: applied.clone(),
+            readers: Backup::readers(),
+            tasks: client_tasks.clone(),
+            closing: stop_clients.clone(),
+        };
         let reception = Arc::new(Reception {
             raft: raft.clone(),
             gate: gate.clone(),
@@ -456,15 +468,16 @@ impl Rooms {
             membership,
             administration,
             snapshots,
+            backup,
             reception,
             clock_skew,
             gate,
             clock: environment.clock,
             state: state_reader,
             endings,
-            client_tasks: TaskTracker::new(),
+            client_tasks,
             tasks,
-            stop_clients: CancellationToken::new(),
+            stop_clients,
             stop_all,
             config,
         })
@@ -584,6 +597,7 @@ impl Rooms {
             reader: self.reader.clone(),
             snapshots: self.snapshots.clone(),
             health: self.health.clone(),
+            backup: self.backup.clone(),
             limits: self.config.limits.clone(),
             http_port,
         }

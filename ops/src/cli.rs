@@ -12,8 +12,8 @@ use crate::access::{self, Papers, Way};
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
 use crate::{
-    account, audit, bench, cert, cluster, demo, dev, events, import, inspect, leader, load, member, node,
-    support_bundle, text, token, top, transfer, upgrade, verify,
+    account, audit, backup, bench, cert, cluster, demo, dev, events, import, inspect, leader, load, member, node,
+    recover, support_bundle, text, token, top, transfer, upgrade, verify,
 };
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
@@ -73,6 +73,11 @@ pub enum Command {
     /// Who did what to the cluster: list, verify.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Back a cluster up, and get it back: run, list, verify, restore, drill.
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// A majority is lost for good: make a survivor, which doesn't run, a cluster of its own.
+    Recover(recover::Arguments),
     /// The node that leads: show, move.
     #[command(subcommand)]
     Leader(leader::Command),
@@ -123,6 +128,8 @@ impl Cli {
             Command::Node(command) => command.run(&global).await,
             Command::Upgrade(command) => command.run(&global).await,
             Command::Audit(command) => command.run(&global).await,
+            Command::Backup(command) => command.run(&global).await,
+            Command::Recover(arguments) => arguments.run(global.output).await,
             Command::Leader(command) => command.run(&global).await,
             Command::Account(command) => command.run(&global).await,
             Command::Transfer(command) => command.run(&global).await,

@@ -3,8 +3,9 @@
 //! ```text
 //!     cli       what can be typed, and every --help
 //!     noun      one file per noun: dev · cluster · cert · token · member · leader · account · transfer · events
-//!     work      one folder per long job: import · load · verify · demo
+//!     work      one folder per long job: import · load · verify · backup · demo
 //!     watch     top, live; inspect, a folder whose node doesn't run; support_bundle, all of it in one file
+//!     recover   when a majority is lost for good
 //!     access    endpoints and certificates to a client; operator: the cluster's own door for operators
 //!     output    table or JSON; error: what went wrong, what to do next, which exit code
 //! ```
@@ -19,6 +20,7 @@
 pub mod access;
 pub mod account;
 pub mod audit;
+pub mod backup;
 pub mod bench;
 pub mod cert;
 pub mod cli;
@@ -38,6 +40,7 @@ pub mod operator;
 pub mod output;
 pub mod progress;
 pub mod read;
+pub mod recover;
 pub mod support_bundle;
 pub mod text;
 pub mod token;

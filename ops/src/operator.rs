@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
+use futures_util::Stream;
 use jangbu_proto::cluster::v1::operator_client::OperatorClient;
 use jangbu_proto::cluster::v1::*;
-use jangbu_proto::transport::{self, Channel, Http2Settings};
-use tonic::{Code, Request, Status};
+use jangbu_proto::transport::{self, Channel, Http2Settings, PEER_MESSAGE_BYTES_MAX};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::access::{self, Way};
@@ -98,6 +99,20 @@ impl Operator {
 
     pub async fn list_tokens(&self) -> Result<ListTokensReply, Failure> {
         self.answer(self.client.clone().list_tokens(self.request(ListTokensRequest {})).await)
+    }
+
+    /// For as long as it takes: whoever reads watches that it goes on.
+    pub async fn read_snapshot(
+        &self,
+        requests: impl Stream<Item = ReadSnapshotRequest> + Send + 'static,
+    ) -> Result<Streaming<ReadSnapshotReply>, Failure> {
+        self.answer(self.client.clone().read_snapshot(requests).await)
+    }
+
+    /// For as long as it takes, or for ever.
+    pub async fn read_log(&self, after: EntryId, follow: bool) -> Result<Streaming<ReadLogReply>, Failure> {
+        let mut client = self.client.clone().max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
+        self.answer(client.read_log(ReadLogRequest { after: Some(after), follow }).await)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

@@ -14,6 +14,15 @@ pub fn bar(what: &'static str, total: u64) -> ProgressBar {
     bar
 }
 
+/// The same over bytes.
+pub fn bytes(what: &'static str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    let style = ProgressStyle::with_template("{msg:>22} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    bar.set_style(style.expect("the template is a constant"));
+    bar.set_message(what);
+    bar
+}
+
 /// A sign of life for work without a known end.
 pub fn spinner(what: impl Into<String>) -> ProgressBar {
     let spinner = ProgressBar::new_spinner();

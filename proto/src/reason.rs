@@ -18,7 +18,8 @@
 //! | PERMISSION_DENIED   | ROLE_MISSING, LEDGER_NOT_GRANTED                       | no           | ask for the grant         |
 //! | FAILED_PRECONDITION | ALREADY_INITIALIZED, NOT_INITIALIZED, NODE_IN_USE,     | no           | the message says          |
 //! |                     | UNKNOWN_NODE, MEMBERSHIP_BUSY, LAGGING, NO_QUORUM_LEFT,|              |                           |
-//! |                     | GONE_BY, SNAPSHOT_UNUSABLE, WRONG_VERSION, REFUSED     |              |                           |
+//! |                     | GONE_BY, HISTORY_DIFFERS, SNAPSHOT_UNUSABLE,           |              |                           |
+//! |                     | WRONG_VERSION, REFUSED                                 |              |                           |
 //! | INTERNAL            | INTERNAL                                               | maybe        | an operator must look     |
 //!
 //! Laws
@@ -99,6 +100,8 @@ pub const LAGGING: &str = "LAGGING";
 pub const NO_QUORUM_LEFT: &str = "NO_QUORUM_LEFT";
 /// The log index that was asked for has gone by.
 pub const GONE_BY: &str = "GONE_BY";
+/// Another entry stands in the log where the caller's stands.
+pub const HISTORY_DIFFERS: &str = "HISTORY_DIFFERS";
 
 /// The cluster's version doesn't have that yet, or a node's program doesn't know the cluster's version.
 pub const WRONG_VERSION: &str = "WRONG_VERSION";

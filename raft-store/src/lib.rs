@@ -28,6 +28,8 @@ pub mod folder;
 pub mod inspect;
 pub mod journal;
 pub mod reader;
+pub mod recover;
+pub mod restore;
 pub mod runs;
 pub mod schema;
 pub mod snapshot;
@@ -59,7 +61,7 @@ pub use log_store::LogStore;
 pub use reader::{Page, Read, Scrubbed, StateReader, VerifyReport};
 pub use snapshot::SnapshotData;
 pub use snapshot::receive::{Incoming, Offered, ReceiveError, SnapshotReceiver};
-pub use state::AppliedPoint;
+pub use state::{AppliedPoint, StateMark};
 pub use state_machine::{StateConfig, StateMachine};
 pub use type_config::{Applied, Command, Entry, LeaderId, LogId, TypeConfig, Vote, log_id};
 

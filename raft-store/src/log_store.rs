@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::{
     OptionalSend, RaftLogReader, RaftTypeConfig,
@@ -30,7 +31,7 @@ use crate::{
     blocking::Blocking,
     error::{Fatal, StoreError},
     log::{Log, LogSetup, LogStats},
-    type_config::{Entry, LogId, TypeConfig, Vote},
+    type_config::{Entry, LogId, TypeConfig, Vote, encode_entry},
     vfs::Vfs,
 };
 
@@ -62,6 +63,25 @@ impl LogStore {
             Err(error) => Err(error),
         };
         settled.map_err(|error| StoreError::Fenced(error.to_string()))
+    }
+
+    /// Of an entry that the log holds, or of the last one that it purged.
+    pub fn log_id_at(&self, index: u64) -> Option<LogId> {
+        let state = self.0.state();
+        let purged = state.index.purged().filter(|purged| purged.index == index);
+        let is_held = (state.index.first()..state.index.next_or_first()).contains(&index);
+        purged.or_else(|| is_held.then(|| state.index.log_id(index)))
+    }
+
+    /// Entries from `start` on, before `end`, as bytes: one message's worth, at least one. None if `start` was purged. Blocks on
+    /// a disk for those that are no longer in memory.
+    pub async fn encoded_entries(&self, start: u64, end: u64) -> io::Result<Vec<Bytes>> {
+        let entries = self.clone().limited_get_log_entries(start, end).await?;
+        let encoded = |entry: &Entry| {
+            let (header, payload) = encode_entry(entry);
+            [&header[..], &payload].concat().into()
+        };
+        Ok(entries.iter().map(encoded).collect())
     }
 
     async fn read(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {

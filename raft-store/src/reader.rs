@@ -20,7 +20,7 @@ use crate::error::{Fatal, StoreError};
 use crate::runs::{Cursor, RunKind, SideKey, history_key, pair};
 use crate::schema::Family;
 use crate::snapshot::Snapshots;
-use crate::state::{AppliedPoint, SharedState, State};
+use crate::state::{AppliedPoint, SharedState, State, StateMark};
 use crate::type_config::LogId;
 use jangbu_ledger::{
     Account, AccountBalance, AccountFilter, AccountFilterFlags, AccountFlags, AccountId, ChangeEventsFilter, Digest,
@@ -116,6 +116,10 @@ impl StateReader {
 
     pub fn applied(&self) -> AppliedPoint {
         self.shared.read().point()
+    }
+
+    pub fn mark(&self) -> StateMark {
+        self.shared.read().mark()
     }
 
     pub fn head(&self) -> Head {

@@ -73,6 +73,16 @@ impl SnapshotData {
         &self.0.dir
     }
 
+    /// Of the state that it holds, in log time. Opens it; blocks on the disk.
+    pub async fn timestamp(&self) -> Result<u64, StoreError> {
+        let this = self.clone();
+        let read = run_blocking(&*self.0.blocking, Lane::Read, move || {
+            let engine = this.0.folder.engines.open_read_only(&this.0.dir)?;
+            Ok(Stamp::read(&*engine)?.head.last_timestamp)
+        });
+        read.await
+    }
+
     /// Up to `bytes_max` bytes of a file; none at its end. Blocks on the disk.
     pub async fn read(&self, file: &str, offset: u64, bytes_max: usize) -> Result<Bytes, StoreError> {
         let Some(info) = self.0.manifest.file(file) else {

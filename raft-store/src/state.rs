@@ -31,6 +31,13 @@ pub struct AppliedPoint {
     pub digest: [u8; 16],
 }
 
+/// The state at an index, audit trail included: what a backup records, and what its restore must come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateMark {
+    pub at: AppliedPoint,
+    pub audit_hash: [u8; 32],
+}
+
 pub struct State {
     pub books: Books,
     pub applied: Option<LogId>,
@@ -81,6 +88,10 @@ impl State {
             timestamp: head.last_timestamp,
             digest: head.digest.to_bytes(),
         }
+    }
+
+    pub fn mark(&self) -> StateMark {
+        StateMark { at: self.point(), audit_hash: self.admin.last_hash() }
     }
 
     /// An entry has been applied.

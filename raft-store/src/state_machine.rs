@@ -340,6 +340,11 @@ impl StateMachine {
         Ok(applied)
     }
 
+    /// The same without making anything durable, ever: for a look ahead, at most as far as memory holds it.
+    pub(crate) async fn apply_in_memory(&mut self, entry: Entry) -> io::Result<Applied> {
+        self.apply_or_give_up(entry).await
+    }
+
     async fn apply_stream<S>(&mut self, mut entries: S) -> io::Result<()>
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,

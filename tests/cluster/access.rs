@@ -57,6 +57,8 @@ fn promised(call: &str) -> Option<&'static [&'static str]> {
         | "cluster.v1.Operator/MoveLeader"
         | "cluster.v1.Operator/Drain"
         | "cluster.v1.Operator/FinalizeUpgrade"
+        | "cluster.v1.Operator/ReadSnapshot"
+        | "cluster.v1.Operator/ReadLog"
         | "cluster.v1.Operator/TakeSnapshot" => &["operator", "admin"],
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => &ROLES,
         _ => return None,

@@ -7,7 +7,7 @@ use jangbu_tests::{Cluster, Payer, Payments, Settings, Sizes, jangbu, jangbud, j
 /// Exit codes, as `jangbu --help` lists them.
 pub(crate) const WELL: i32 = 0;
 pub(crate) const USAGE: i32 = 2;
-const UNHEALTHY: i32 = 3;
+pub(crate) const UNHEALTHY: i32 = 3;
 pub(crate) const UNAVAILABLE: i32 = 4;
 pub(crate) const DENIED: i32 = 5;
 pub(crate) const CONFLICT: i32 = 7;

@@ -13,6 +13,8 @@
 //!     time          log time decides what expires, and never runs backwards
 //!     command       the operator's command tells what is true
 //!     newcomer      a newcomer's commands, as they are typed
+//!     backup        what was backed up comes back with the digest that it had, or is refused by name
+//!     recover       when a majority is lost for good, a survivor goes on with all that it has
 //!     inspect       what lies in a stopped node's folder is told, and left alone; what runs is shown
 //!     verdict       the judge of all these tests is not blind
 //!
@@ -22,6 +24,7 @@
 //! shown in that room, and what depends on rare timing in the simulation.
 
 mod access;
+mod backup;
 mod command;
 mod doors;
 mod durability;
@@ -31,6 +34,7 @@ mod idempotency;
 mod inspect;
 mod membership;
 mod newcomer;
+mod recover;
 mod service;
 mod shutdown;
 mod streams;

@@ -16,12 +16,14 @@ use jangbu_proto::{
 use jangbu_raft_store::{Raft, Scrubbed, StateReader};
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Request, Response, Status, metadata::MetadataValue};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{deadline, status::to_status};
 use crate::{
     access::{self, Access},
     administration::{Administration, Caller},
+    backup::Backup,
     config::Limits,
     error::CallError,
     health::Health,
@@ -51,6 +53,7 @@ pub struct OperatorService {
     pub reader: Arc<Reader>,
     pub snapshots: Arc<Snapshots>,
     pub health: Arc<Health>,
+    pub backup: Backup,
     pub limits: Limits,
     /// 0: it has no HTTP door.
     pub http_port: u16,
@@ -266,6 +269,24 @@ impl Operator for OperatorService {
         let taken = self.administration.noted(&caller, "snapshot", deadline, self.snapshots.take(deadline)).await;
         let log_index = taken.map_err(to_status)?;
         Ok(Response::new(v1::TakeSnapshotReply { log_index }))
+    }
+
+    type ReadSnapshotStream = ReceiverStream<Result<v1::ReadSnapshotReply, Status>>;
+
+    async fn read_snapshot(
+        &self,
+        request: Request<Streaming<v1::ReadSnapshotRequest>>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        // It holds the money of all ledgers.
+        Access::of(&request).check_all().map_err(to_status)?;
+        self.backup.snapshot(request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    type ReadLogStream = ReceiverStream<Result<v1::ReadLogReply, Status>>;
+
+    async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
+        Access::of(&request).check_all().map_err(to_status)?;
+        self.backup.log(request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 }
 

@@ -265,7 +265,7 @@ pub async fn start(args: &StartArgs, timeout: Duration) -> Result<Started, Failu
 }
 
 /// Beside this program, unless another is named.
-fn jangbud(named: Option<&Path>) -> Result<PathBuf, Failure> {
+pub fn jangbud(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let path = match named {
         Some(path) => path.to_path_buf(),
         None => std::env::current_exe()?.with_file_name("jangbud"),

@@ -1,0 +1,560 @@
+//! `jangbu backup run`: a full backup, and the log behind it.
+//!
+//!     1  the log behind the archive's end, before a new snapshot lets the node forget it
+//!     2  the newest snapshot: the pieces that aren't there yet, then its record
+//!     3  the log behind that; with --follow again and again, each segment within a few seconds
+//!
+//! Laws
+//! * The log is archived without a gap as long as the node still has what follows; otherwise that is said, and a full backup begins anew.
+//! * What comes from a node is compared with the checksum that the node gave for it before its last piece is put.
+//! * With --follow a node, a leader or the storage may go away and come back: it waits, asks another node, and goes on.
+//!
+//! Not here: what can be restored of it (`restore.rs`).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::ProgressBar;
+use jangbu_proto::cluster::v1::{ReadLogReply, ReadSnapshotReply, ReadSnapshotRequest};
+use jangbu_proto::reason;
+use jangbu_raft_store::snapshot::manifest::FileInfo;
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::record::{Archive, At, Full, PIECE_BYTES, piece_name, pieces};
+use super::segment::{Builder, Mark};
+use super::vault::Vault;
+use super::{PlaceArguments, megabytes, now};
+use crate::cli::Global;
+use crate::cluster::{self, NodeStatus};
+use crate::error::{Failure, Kind};
+use crate::operator::{self, Operator};
+use crate::output::{self, Output};
+use crate::{progress, text};
+
+/// A segment is put when it has grown to this, however new it is.
+const SEGMENT_BYTES: usize = 8 << 20;
+
+/// A node that says nothing for so long, while a file is read from it, is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long a node may take to make a snapshot.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(600);
+
+/// With --follow, between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub place: PlaceArguments,
+    /// Go on with the log until this is ended (Ctrl-C, SIGTERM).
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow: how long entries are gathered before they are put, as 2s.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = text::duration)]
+    pub every: Duration,
+    /// How much is read from the node at most, in MiB a second. The default leaves payments alone.
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+}
+
+#[derive(Serialize)]
+struct Report {
+    place: String,
+    cluster_id: String,
+    node_id: u64,
+    log_index: u64,
+    digest: String,
+    /// Of the snapshot, and what of it wasn't there yet.
+    bytes: String,
+    bytes_new: String,
+    full_seconds: f64,
+    /// The last entry that can be restored.
+    restorable_to: u64,
+    /// Log time of the full backup.
+    #[serde(skip)]
+    timestamp: u64,
+}
+
+/// One segment, as it is told to programs.
+#[derive(Serialize)]
+struct Archived {
+    archived_to: u64,
+    behind_ms: u64,
+}
+
+impl Arguments {
+    pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        let vault = self.place.vault()?;
+        let mut source = Source::choose(global, read_before(&vault).await?).await?;
+        vault.claim(&source.status.cluster_id).await?;
+        let mut stop = Stop::new()?;
+        let mut shipper = Shipper {
+            vault: &vault,
+            every: self.every,
+            pace: Pace::new(self.rate),
+            after: At { term: 0, node_id: 0, index: 0 },
+            output: global.output,
+            line: progress::spinner(format!("reading what is in {}", vault.place())),
+            follow: false,
+            full: At { term: 0, node_id: 0, index: 0 },
+        };
+        stop.or(shipper.resume(&source)).await?;
+        let mut report = stop.or(self.full(&vault, &source, &mut shipper)).await?;
+        shipper.follow = self.follow;
+        shipper.tell(report.timestamp)?;
+        loop {
+            match shipper.ship(&source, &mut stop).await {
+                Ok(()) => break,
+                Err(failure) if is_gone_by(&failure) && shipper.after < shipper.full => shipper.skip(),
+                Err(failure) if self.follow && may_pass(&failure) => {
+                    shipper.line.suspend(|| output::note(format!("waiting: {failure}")));
+                    if stop.heard_within(PAUSE).await {
+                        break;
+                    }
+                    // Whoever answers by then.
+                    if let Ok(chosen) = Source::choose(global, Some(source.status.node_id)).await {
+                        source = chosen;
+                    }
+                    if is_gone_by(&failure) {
+                        report = stop.or(self.full(&vault, &source, &mut shipper)).await?;
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        shipper.line.finish_and_clear();
+        report.restorable_to = shipper.after.index.max(report.log_index);
+        output::show(global.output, &report, text_of)
+    }
+
+    /// A full backup, from which the log goes on; unless the log that is there reaches further already.
+    async fn full(&self, vault: &Vault, source: &Source, shipper: &mut Shipper<'_>) -> Result<Report, Failure> {
+        let began = Instant::now();
+        shipper.line.set_message(format!("node {} takes a snapshot", source.status.node_id));
+        source.snapshot().await?;
+        let mut reading = Reading::open(&source.operator).await?;
+        let first = reading.describe().await?;
+        let full = Full::new(&first.manifest, first.timestamp, source.status.node_id, now())?;
+        let bytes_new = copy_files(vault, &mut reading, &full, &mut shipper.pace, &shipper.line).await?;
+        full.put(vault).await?;
+        shipper.full = full.last;
+        if shipper.after.index == 0 {
+            shipper.after = full.last;
+        }
+        Ok(Report {
+            place: vault.place().to_owned(),
+            cluster_id: source.status.cluster_id.clone(),
+            node_id: source.status.node_id,
+            log_index: full.last.index,
+            digest: full.digest,
+            bytes: full.bytes.to_string(),
+            bytes_new: bytes_new.to_string(),
+            full_seconds: began.elapsed().as_secs_f64(),
+            restorable_to: full.last.index,
+            timestamp: full.timestamp,
+        })
+    }
+}
+
+fn text_of(report: &Report) -> String {
+    let bytes = |text: &str| megabytes(text.parse().unwrap_or(0));
+    output::pairs([
+        ("place", report.place.clone()),
+        ("cluster", report.cluster_id.clone()),
+        ("read from", format!("node {}", report.node_id)),
+        (
+            "full backup",
+            format!(
+                "as of entry {}, digest {}; {}, {} of it new, in {:.1} s",
+                text::grouped(report.log_index),
+                report.digest,
+                bytes(&report.bytes),
+                bytes(&report.bytes_new),
+                report.full_seconds
+            ),
+        ),
+        ("log", format!("to entry {}", text::grouped(report.restorable_to))),
+    ])
+}
+
+/// The node of which the newest full backup is.
+async fn read_before(vault: &Vault) -> Result<Option<u64>, Failure> {
+    Ok(match vault.marker().await? {
+        None => None,
+        Some(_) => Archive::read(vault).await?.newest().map(|full| full.node_id),
+    })
+}
+
+/// Whether it is worth waiting for. What is refused is refused again.
+fn may_pass(failure: &Failure) -> bool {
+    is_gone_by(failure) || matches!(failure.kind, Kind::Unavailable | Kind::General)
+}
+
+const GONE_BY: &str = "take another full backup";
+
+fn is_gone_by(failure: &Failure) -> bool {
+    failure.kind == Kind::Conflict && failure.message.contains(GONE_BY)
+}
+
+// --- the node
+
+/// The node that is read from.
+struct Source {
+    operator: Operator,
+    status: NodeStatus,
+}
+
+impl Source {
+    /// One that serves: that doesn't lead, if there is one; then the one that was read before, whose files are there already;
+    /// then the one that has applied the most.
+    async fn choose(global: &Global, before: Option<u64>) -> Result<Source, Failure> {
+        let nodes = cluster::ask_all(global).await?;
+        let unreachable = nodes.iter().find_map(|node| node.error.clone());
+        let serving = nodes.into_iter().filter_map(|node| Some((node.endpoint, node.status?)));
+        let serving = serving.filter(|(_, status)| status.ready);
+        let best = serving.max_by_key(|(_, status)| {
+            (status.leader_id != status.node_id, before == Some(status.node_id), status.applied_index)
+        });
+        let (endpoint, status) = best.ok_or_else(|| {
+            let why = unreachable.map(|why| format!(" ({why})")).unwrap_or_default();
+            Failure::new(Kind::Unavailable, format!("no node serves that could be read from{why}"))
+                .advise("see which nodes answer: jangbu cluster health")
+        })?;
+        Ok(Source { operator: Operator::new(&global.way()?, &endpoint, global.timeout)?, status })
+    }
+
+    /// Has the node take one of what it has applied, and waits for it.
+    async fn snapshot(&self) -> Result<(), Failure> {
+        let wanted = self.operator.status().await?.applied_index;
+        match self.operator.take_snapshot().await {
+            Ok(_) => return Ok(()),
+            // It goes on with it.
+            Err(failure) if failure.kind == Kind::Unavailable => {}
+            Err(failure) => return Err(failure),
+        }
+        let taken = async {
+            while !self.operator.status().await.is_ok_and(|status| status.snapshot_index >= wanted) {
+                sleep(PAUSE).await;
+            }
+        };
+        timeout(SNAPSHOT_LIMIT, taken).await.map_err(|_| {
+            Failure::new(Kind::Unavailable, format!("{}: no snapshot was made in 10 minutes", self.operator.address))
+                .advise("look at its log, and at how busy its disk is")
+        })
+    }
+}
+
+/// A node's snapshot, read file by file; the node keeps it meanwhile.
+struct Reading {
+    requests: mpsc::Sender<ReadSnapshotRequest>,
+    replies: Streaming<ReadSnapshotReply>,
+    address: String,
+}
+
+impl Reading {
+    async fn open(operator: &Operator) -> Result<Reading, Failure> {
+        let (requests, asked) = mpsc::channel(1);
+        let replies = operator.read_snapshot(ReceiverStream::new(asked)).await?;
+        Ok(Reading { requests, replies, address: operator.address.clone() })
+    }
+
+    async fn describe(&mut self) -> Result<ReadSnapshotReply, Failure> {
+        self.ask(ReadSnapshotRequest::default()).await?;
+        self.next().await
+    }
+
+    async fn ask(&mut self, request: ReadSnapshotRequest) -> Result<(), Failure> {
+        // The end of the answer tells why it isn't taken.
+        match self.requests.send(request).await {
+            Ok(()) => Ok(()),
+            Err(_) => self.next().await.map(drop),
+        }
+    }
+
+    async fn next(&mut self) -> Result<ReadSnapshotReply, Failure> {
+        let broken = |why: &str| {
+            Failure::new(Kind::Unavailable, format!("{}: {why}", self.address))
+                .advise("begin again: what is there already isn't sent again")
+        };
+        match timeout(SILENCE, self.replies.message()).await {
+            Ok(Ok(Some(reply))) => Ok(reply),
+            Ok(Ok(None)) => Err(broken("the answer ended before its end")),
+            Ok(Err(status)) => Err(operator::failure(&self.address, &status)),
+            Err(_) => Err(broken("no answer for a minute")),
+        }
+    }
+}
+
+/// Puts what isn't there yet; tells how much that was.
+async fn copy_files(
+    vault: &Vault,
+    reading: &mut Reading,
+    full: &Full,
+    pace: &mut Pace,
+    line: &ProgressBar,
+) -> Result<u64, Failure> {
+    let there = vault.list("files").await?;
+    let bar = progress::bytes("backing up", full.bytes);
+    line.set_message("");
+    let mut copying = Copying { vault, reading, pace, bar, bytes_new: 0 };
+    for file in &full.manifest()?.files {
+        copying.file(file, &there).await?;
+    }
+    copying.bar.finish_and_clear();
+    Ok(copying.bytes_new)
+}
+
+struct Copying<'a> {
+    vault: &'a Vault,
+    reading: &'a mut Reading,
+    pace: &'a mut Pace,
+    bar: ProgressBar,
+    bytes_new: u64,
+}
+
+impl Copying<'_> {
+    async fn file(&mut self, file: &FileInfo, there: &BTreeMap<String, u64>) -> Result<(), Failure> {
+        let is_there = |(piece, bytes): &(u64, u64)| there.get(&name(file, *piece)) == Some(bytes);
+        let count = pieces(file.bytes).take_while(is_there).count() as u64;
+        if count == pieces(file.bytes).count() as u64 {
+            self.bar.inc(file.bytes);
+            return Ok(());
+        }
+        let mut hasher = Xxh3::new();
+        for piece in 0..count {
+            hasher.update(&self.vault.get(&name(file, piece)).await?);
+        }
+        self.bar.inc(count * PIECE_BYTES);
+        // What an attempt before has left may be wrong: then all of it once more.
+        if self.rest(file, count, hasher).await? || (count > 0 && self.rest(file, 0, Xxh3::new()).await?) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Kind::Unhealthy,
+            format!("{}: {} isn't what the snapshot's own checksum says", self.reading.address, file.name),
+        )
+        .advise("that node's disk has damaged it: back up from another (--endpoints), and look: jangbu verify --deep"))
+    }
+
+    /// A file's pieces from one on. False: they aren't what was promised, and the last one wasn't put.
+    async fn rest(&mut self, file: &FileInfo, first: u64, mut hasher: Xxh3) -> Result<bool, Failure> {
+        let request = ReadSnapshotRequest { file: file.name.clone(), offset: first * PIECE_BYTES };
+        self.reading.ask(request).await?;
+        let (mut piece, mut gathered) = (first, Vec::new());
+        loop {
+            let ReadSnapshotReply { data, end, .. } = self.reading.next().await?;
+            hasher.update(&data);
+            gathered.extend_from_slice(&data);
+            self.bar.inc(data.len() as u64);
+            self.bytes_new += data.len() as u64;
+            self.pace.spend(data.len()).await;
+            if end {
+                break;
+            }
+            // One is held back: the last shows that all are right.
+            while gathered.len() as u64 > PIECE_BYTES {
+                let rest = gathered.split_off(PIECE_BYTES as usize);
+                self.vault.put(&name(file, piece), &gathered).await?;
+                (piece, gathered) = (piece + 1, rest);
+            }
+        }
+        if text::hex(&hasher.digest128().to_be_bytes()) != file.xxh3_128 {
+            return Ok(false);
+        }
+        for bytes in gathered.chunks(PIECE_BYTES as usize) {
+            self.vault.put(&name(file, piece), bytes).await?;
+            piece += 1;
+        }
+        Ok(true)
+    }
+}
+
+fn name(file: &FileInfo, piece: u64) -> String {
+    piece_name(&file.xxh3_128, file.bytes, piece)
+}
+
+// --- the log
+
+/// Archives the log from where it stands.
+struct Shipper<'a> {
+    vault: &'a Vault,
+    every: Duration,
+    pace: Pace,
+    /// The last entry that is archived.
+    after: At,
+    output: Output,
+    line: ProgressBar,
+    follow: bool,
+    /// The newest full backup's.
+    full: At,
+}
+
+impl Shipper<'_> {
+    /// Goes on where the archive ends, if the node still has what follows.
+    async fn resume(&mut self, source: &Source) -> Result<(), Failure> {
+        let archive = Archive::read(self.vault).await?;
+        let Some(newest) = archive.newest() else { return Ok(()) };
+        self.after = newest.last;
+        if let Some(span) = archive.behind(newest.last.index).last() {
+            self.after = super::verify::segment(self.vault, *span).await?.last;
+        }
+        match self.ship(source, &mut Stop::new()?).await {
+            // Told behind the full backup that is about to be taken.
+            Err(failure) if is_gone_by(&failure) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// The node has forgotten what follows; a full backup has it, but not entry by entry.
+    fn skip(&mut self) {
+        self.line.suspend(|| {
+            output::note(format!(
+                "the node has no entry {} any more: nothing can be restored to a moment between that and entry {}",
+                self.after.index + 1,
+                self.full.index
+            ));
+        });
+        self.after = self.full;
+    }
+
+    /// To the end, or until told to stop. What was put stays put, whatever comes.
+    async fn ship(&mut self, source: &Source, stop: &mut Stop) -> Result<(), Failure> {
+        let mut replies = source.operator.read_log(self.after.into(), self.follow).await?;
+        let mut segment = Builder::behind(self.after);
+        let mut began = tokio::time::Instant::now();
+        loop {
+            let is_due = !segment.is_empty() && segment.mark().is_some();
+            tokio::select! {
+                biased;
+                () = stop.heard() => return self.put(&mut segment).await,
+                () = sleep_until(began + self.every), if is_due => self.put(&mut segment).await?,
+                reply = replies.message() => match reply {
+                    Ok(Some(reply)) => {
+                        if segment.is_empty() {
+                            began = tokio::time::Instant::now();
+                        }
+                        self.take(&mut segment, reply).await?;
+                    }
+                    Ok(None) if self.follow => {
+                        return Err(Failure::new(Kind::Unavailable, format!("{}: the log's stream has ended", source.operator.address)));
+                    }
+                    Ok(None) => return self.put(&mut segment).await,
+                    Err(status) => return Err(told(&source.operator.address, &status)),
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, segment: &mut Builder, reply: ReadLogReply) -> Result<(), Failure> {
+        let mut bytes = 0;
+        for entry in reply.entries {
+            bytes += entry.len();
+            segment.push(entry).map_err(senseless)?;
+        }
+        if let Some(mark) = reply.mark {
+            segment.record(Mark::from(mark)).map_err(senseless)?;
+        }
+        self.pace.spend(bytes).await;
+        if segment.bytes() >= SEGMENT_BYTES { self.put(segment).await } else { Ok(()) }
+    }
+
+    async fn put(&mut self, segment: &mut Builder) -> Result<(), Failure> {
+        if segment.is_empty() {
+            return Ok(());
+        }
+        self.vault.put(&segment.span().name(), &segment.encode()).await?;
+        self.after = segment.last();
+        self.tell(segment.mark().map_or(0, |mark| mark.timestamp))?;
+        *segment = Builder::behind(self.after);
+        Ok(())
+    }
+}
+
+impl Shipper<'_> {
+    /// How far it is, to people and to programs that follow. `timestamp`: of the last event, in log time.
+    fn tell(&self, timestamp: u64) -> Result<(), Failure> {
+        let archived_to = self.after.index.max(self.full.index);
+        self.line.set_message(format!("archived to entry {}", text::grouped(archived_to)));
+        if self.follow && self.output == Output::Json {
+            let behind_ms = now().saturating_sub(timestamp) / 1_000_000;
+            output::json_line(&Archived { archived_to, behind_ms })?;
+        }
+        Ok(())
+    }
+}
+
+fn senseless(why: String) -> Failure {
+    Failure::general(format!("the node's log makes no sense: {why}"))
+}
+
+fn told(address: &str, status: &tonic::Status) -> Failure {
+    let failure = operator::failure(address, status);
+    match reason::told(status).reason.as_str() {
+        reason::HISTORY_DIFFERS => failure.advise(
+            "the cluster was recovered or restored since: its books from then on belong in another place (a new backup run)",
+        ),
+        _ => failure,
+    }
+}
+
+// --- gently, and not for ever
+
+/// No faster than so many bytes a second.
+struct Pace {
+    bytes_per_second: f64,
+    due: tokio::time::Instant,
+}
+
+impl Pace {
+    fn new(mib_per_second: u32) -> Pace {
+        Pace { bytes_per_second: f64::from(mib_per_second) * f64::from(1 << 20), due: tokio::time::Instant::now() }
+    }
+
+    /// Waits until so many bytes may have been read. What wasn't read in time isn't made up for.
+    async fn spend(&mut self, bytes: usize) {
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        self.due = self.due.max(tokio::time::Instant::now()) + cost;
+        sleep_until(self.due).await;
+    }
+}
+
+/// Ctrl-C or SIGTERM: what is gathered is still put.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Stop, Failure> {
+        Ok(Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// The work's end, or that it was stopped before.
+    async fn or<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.heard() => Err(Failure::general("stopped half-way")
+                .advise("begin again: what is there already isn't sent again")),
+            done = work => done,
+        }
+    }
+
+    async fn heard_within(&mut self, limit: Duration) -> bool {
+        timeout(limit, self.heard()).await.is_ok()
+    }
+}
