@@ -126,7 +126,8 @@ impl Node {
     async fn open(config: NodeConfig, environment: Environment) -> Result<Self, NodeError> {
         let keys = Keys::open(&config.tls, config.node_id)?.map(Arc::new);
         let doors = Doors::open(&config, &environment, keys.as_deref()).await?;
-        let store = jangbu_raft_store::open(store_config(&config, &environment), environment.store.clone()).await?;
+        let mut store = jangbu_raft_store::open(store_config(&config, &environment), environment.store.clone()).await?;
+        store.stand_behind_the_log().await?;
         let info = node_info(&config, &doors, &store);
         let identity =
             Arc::new(Identity::new(config.node_id, info, store.folder.clone(), environment.store.blocking.clone()));

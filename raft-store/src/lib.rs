@@ -49,6 +49,7 @@ use engine::EngineFactory;
 use engine::rocks::RocksEngines;
 use folder::GroupFolder;
 use jangbu_ledger::planted::{self, Bug};
+use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use snapshot::Snapshots;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -114,6 +115,25 @@ pub struct Store {
     pub reader: StateReader,
     pub incoming: SnapshotReceiver,
     pub fatal: Fatal,
+}
+
+impl Store {
+    /// Takes a snapshot if the log was purged further than the newest one reaches; to be called before Raft takes the store over.
+    ///
+    /// A snapshot that was damaged is gone after a start, and the log behind it as well: nobody who lacks that part could be
+    /// helped from here. (openraft sees to it only where there is no snapshot at all.) Blocks on the disk: reads the files that
+    /// are newer than the last snapshot.
+    pub async fn stand_behind_the_log(&mut self) -> Result<(), StoreError> {
+        let applied = self.reader.applied().log_index;
+        let purged = self.log_stats.purged_index().unwrap_or(0);
+        let newest = self.state.snapshots.newest().and_then(|newest| newest.meta.last_log_id).map_or(0, |id| id.index);
+        if newest < purged && purged <= applied {
+            tracing::warn!(purged, newest, applied, "no snapshot holds what was purged from the log: one is taken");
+            let built = self.state.get_snapshot_builder().await.build_snapshot().await;
+            built.map_err(|error| StoreError::Fenced(error.to_string()))?;
+        }
+        Ok(())
+    }
 }
 
 /// Opens a group's log and state, or makes them in an empty folder. Blocks on the disk, for as long as reading the accounts and

@@ -9,8 +9,8 @@ use jangbu_raft_store::admin::VERSION_MAX;
 use jangbu_raft_store::engine::memory::MemoryEngines;
 use jangbu_raft_store::snapshot::manifest::Manifest;
 use jangbu_raft_store::testing::{CrashVfs, Dice, Survival};
-use jangbu_raft_store::{Incoming, Offered, ReceiveError, StateConfig, Store, StoreEnv, StoreError};
-use openraft::storage::RaftStateMachine;
+use jangbu_raft_store::{Incoming, Offered, ReceiveError, StateConfig, Store, StoreEnv, StoreError, log_id};
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
 use prost::Message as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -547,4 +547,27 @@ fn a_snapshot_of_a_version_that_the_program_does_not_know_stops_it_and_changes_n
     old.store = Some(old.try_open().unwrap());
     transfer_and_install(&snapshot, old.store()).expect("the newer program loses nothing");
     same_answers(&mut leader, &mut old);
+}
+
+#[test]
+fn what_was_purged_from_the_log_a_snapshot_holds_again_after_the_newest_was_lost() {
+    for kind in KINDS {
+        let mut replica = Replica::new(kind, tiny());
+        join(&mut replica, 5);
+        work(&mut replica, 1, 10);
+        drop(replica.snapshot());
+        let (entries, purged) = (replica.log.clone(), log_id(1, 1, replica.applied_index()));
+        now(replica.store().log.append(entries, IOFlushed::noop())).unwrap();
+        now(replica.store().log.purge(purged)).unwrap();
+        replica.store = None;
+        std::fs::remove_dir_all(replica.dir.path().join("group-0/snapshots")).unwrap();
+        replica.store = Some(replica.try_open().unwrap());
+        let index = |store: &mut Store| {
+            let current = now(store.state.get_current_snapshot()).unwrap();
+            current.and_then(|current| current.meta.last_log_id).map_or(0, |id| id.index)
+        };
+        assert_eq!(index(replica.store()), 0);
+        now(replica.store().stand_behind_the_log()).unwrap();
+        assert_eq!(index(replica.store()), purged.index);
+    }
 }
