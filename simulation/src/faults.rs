@@ -14,6 +14,7 @@
 mod draw;
 mod kinds;
 
+pub use draw::ROCKS_FLUSH_EVENTS_MIN;
 pub use kinds::{Act, Description, End, KINDS, Kind, Place, STEPS, Step};
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,7 @@ use super::{Cluster, STOPPING_MAX_MS, hosts::NodeState, lift::Lift, lift::Struck
 use crate::{
     chronicle::Command,
     disk::Survival,
+    faults::{Engine, ROCKS_FLUSH_EVENTS_MIN},
     invariants::{News, Program},
     marks,
 };
@@ -116,11 +117,12 @@ impl Cluster<'_> {
     /// It was told to stop and has: it comes back with settings that another version could have had as its own.
     pub(super) fn come_back_changed(&mut self, place: usize, now_ms: u64) {
         self.stop(place, Survival::All);
+        let flush_events_min = if self.plan.engine == Engine::Rocks { ROCKS_FLUSH_EVENTS_MIN } else { 1 };
         let node = &mut self.nodes[place];
         {
             let storage = &mut node.config.borrow_mut().storage;
             storage.log_segment_bytes = Some(*self.dice.pick(&[32 << 10, 128 << 10, 1 << 20]));
-            storage.flush_events = Some(*self.dice.pick(&[1, 50, 1_000]));
+            storage.flush_events = Some(flush_events_min.max(*self.dice.pick(&[1, 50, 1_000])));
             storage.log_entries_kept = *self.dice.pick(&[0, 10, 1_000]);
             storage.snapshot_after_log_bytes = *self.dice.pick(&[64 << 10, 512 << 10, 64 << 20]);
         }

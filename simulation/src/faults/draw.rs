@@ -6,13 +6,16 @@ use super::{
 };
 use crate::{chance::Dice, disk::Survival};
 
+/// Each flush of RocksDB waits for a real disk.
+pub const ROCKS_FLUSH_EVENTS_MIN: usize = 50;
+
 impl Plan {
     /// The plan of a seed.
     pub fn of_seed(seed: u64) -> Plan {
         let mut dice = Dice::new(seed, "plan");
         let nodes = if dice.percent(70) { 3 } else { 5 };
         let duration_ms = dice.range(8, 25) * 1_000;
-        let tuning = Tuning {
+        let mut tuning = Tuning {
             segment_bytes: *dice.pick(&[32 << 10, 128 << 10, 1 << 20]),
             cache_bytes: *dice.pick(&[8 << 10, 256 << 10, 8 << 20]),
             snapshot_after_log_bytes: *dice.pick(&[64 << 10, 512 << 10, 64 << 20]),
@@ -26,6 +29,9 @@ impl Plan {
         let faults = faults(nodes, duration_ms, &mut dice);
         // RocksDB is slower and its files are real: one seed in twelve.
         let engine = if dice.below(12) == 0 { Engine::Rocks } else { Engine::Memory };
+        if engine == Engine::Rocks {
+            tuning.flush_events = tuning.flush_events.max(ROCKS_FLUSH_EVENTS_MIN);
+        }
         let older = match faults.iter().any(|fault| fault.kind.is_about_versions()) {
             true => older(nodes, &mut dice),
             false => 0,
