@@ -192,9 +192,9 @@ impl Survivor {
         })?;
         let identity = inspector.identity();
         let changed = log.entries.iter().rev().find_map(members);
-        let (voters, mut others) = changed.unwrap_or_else(|| {
+        let Members { voters, nodes: mut others } = changed.unwrap_or_else(|| {
             let nodes = state.stamp.membership.nodes().map(|(id, node)| (*id, node.peer_address.clone()));
-            (state.stamp.voters(), nodes.collect())
+            Members { voters: state.stamp.voters(), nodes: nodes.collect() }
         });
         others.retain(|(id, _)| *id != identity.node_id);
         Ok(Survivor {
@@ -212,10 +212,17 @@ impl Survivor {
     }
 }
 
-/// Voters, and all nodes with their peer addresses.
-fn members(entry: &EntryView) -> Option<(Vec<u64>, Vec<(u64, String)>)> {
+struct Members {
+    voters: Vec<u64>,
+    /// All nodes with their peer addresses.
+    nodes: Vec<(u64, String)>,
+}
+
+fn members(entry: &EntryView) -> Option<Members> {
     match &entry.payload {
-        PayloadView::Membership { configs, nodes } => Some((configs.last()?.clone(), nodes.clone())),
+        PayloadView::Membership { configs, nodes } => {
+            Some(Members { voters: configs.last()?.clone(), nodes: nodes.clone() })
+        }
         _ => None,
     }
 }
