@@ -24,6 +24,7 @@ pub mod backup;
 pub mod bench;
 pub mod cert;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod demo;
 pub mod dev;

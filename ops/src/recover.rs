@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::error::{Failure, Kind};
 use crate::inspect::{self, Folder};
 use crate::output::{self, Output};
-use crate::{backup, text};
+use crate::{backup, clock, text};
 
 /// For a member to take a connection: it is on the same network, or gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -157,7 +157,7 @@ impl Arguments {
             actor: backup::operator_name(),
             action: "recover".into(),
             detail: format!("alone behind entry {}, without nodes {}", survivor.last_index, lost.join(", ")),
-            time: backup::now(),
+            time: clock::now_ns(),
         };
         recover::stand_alone(&self.dir, &record).await.map(drop).map_err(|error| match error {
             RestoreError::Store(StoreError::Refused { .. }) => Failure::new(Kind::Conflict, error.to_string()),

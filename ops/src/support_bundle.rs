@@ -19,7 +19,6 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use regex::{Captures, Regex};
@@ -30,7 +29,7 @@ use crate::cluster::{self, Health};
 use crate::dev::folder::{self, Folder};
 use crate::error::{During as _, Failure};
 use crate::inspect;
-use crate::{http, output};
+use crate::{clock, http, output};
 
 #[derive(Debug, Args)]
 #[command(after_help = "On a machine with one node, name its files; the cluster in ./jangbu-dev is found by itself.
@@ -204,7 +203,7 @@ impl Bundle {
             Failure::usage(format!("{}: {error}", path.display())).advise("name another with --file, or remove it")
         })?;
         let mut archive = tar::Builder::new(file);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let now = clock::now_ns() / 1_000_000_000;
         for (name, content) in &self.files {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);

@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jangbu_proto::cluster::v1;
@@ -18,6 +18,7 @@ use jangbu_proto::token::{self, BearerToken};
 use serde::Serialize;
 
 use crate::cli::Global;
+use crate::clock::now_ns;
 use crate::cluster;
 use crate::error::{During as _, Failure, Kind};
 use crate::{output, text};
@@ -107,10 +108,6 @@ impl Expiry {
             Expiry::After(time) => Ok(now.saturating_add(time.as_nanos() as u64)),
         }
     }
-}
-
-fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// As the cluster knows it.

@@ -177,9 +177,3 @@ pub fn operator_name() -> String {
     let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     format!("{} (offline)", named.as_deref().unwrap_or("-"))
 }
-
-/// By this machine's clock, in nanoseconds since the Unix epoch.
-pub fn now() -> u64 {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
-}

@@ -25,8 +25,9 @@ use serde::Serialize;
 use super::record::{Archive, Full, PIECE_BYTES, Span, piece_name};
 use super::segment::{Mark, Segment};
 use super::vault::Vault;
-use super::{PlaceArguments, now, operator_name, verify};
+use super::{PlaceArguments, operator_name, verify};
 use crate::cli::Global;
+use crate::clock::now_ns;
 use crate::error::{During as _, Failure, Kind};
 use crate::{output, progress, text};
 
@@ -419,7 +420,7 @@ impl Making<'_> {
     async fn found(&mut self, at: LogId, node: NodeInfo, detail: String) -> Result<(Identity, u64), Failure> {
         let identity = self.restoring.identity();
         check_node_id(identity.node_id, self.restoring.highest_node_id())?;
-        let record = Record { actor: operator_name(), action: "backup restore".into(), detail, time: now() };
+        let record = Record { actor: operator_name(), action: "backup restore".into(), detail, time: now_ns() };
         let node = NodeInfo { incarnation: identity.incarnation, ..node };
         self.restoring.found(at, node, &record).await.map_err(|error| failed(self.work, error))?;
         // The last one up to the moment, and the first one from there on.

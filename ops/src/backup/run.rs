@@ -30,8 +30,9 @@ use xxhash_rust::xxh3::Xxh3;
 use super::record::{Archive, At, Full, PIECE_BYTES, piece_name, pieces};
 use super::segment::{Builder, Mark};
 use super::vault::Vault;
-use super::{PlaceArguments, megabytes, now};
+use super::{PlaceArguments, megabytes};
 use crate::cli::Global;
+use crate::clock::now_ns;
 use crate::cluster::{self, NodeStatus};
 use crate::error::{Failure, Kind};
 use crate::operator::{self, Operator};
@@ -142,7 +143,7 @@ impl Arguments {
         source.snapshot().await?;
         let mut reading = Reading::open(&source.operator).await?;
         let first = reading.describe().await?;
-        let full = Full::new(&first.manifest, first.timestamp, source.status.node_id, now())?;
+        let full = Full::new(&first.manifest, first.timestamp, source.status.node_id, now_ns())?;
         let bytes_new = copy_files(vault, &mut reading, &full, &mut shipper.pace, &shipper.line).await?;
         full.put(vault).await?;
         shipper.full = full.last;
@@ -484,7 +485,7 @@ impl Shipper<'_> {
         let archived_to = self.after.index.max(self.full.index);
         self.line.set_message(format!("archived to entry {}", text::grouped(archived_to)));
         if self.follow && self.output == Output::Json {
-            let behind_ms = now().saturating_sub(timestamp) / 1_000_000;
+            let behind_ms = now_ns().saturating_sub(timestamp) / 1_000_000;
             output::json_line(&Archived { archived_to, behind_ms })?;
         }
         Ok(())
