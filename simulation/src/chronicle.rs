@@ -75,6 +75,8 @@ pub struct Book {
     pub commands_running: usize,
     /// What an operator was told, until somebody looks at the disks.
     pub members_told: Vec<MemberTold>,
+    /// Somebody was seen to lead a new term: the votes for it must be on disks already, not soon.
+    pub disks_wanted: bool,
     pub callers_running: usize,
     /// Nodes that were told to stop and have not ended yet.
     pub stopping: BTreeSet<usize>,
@@ -246,6 +248,7 @@ impl Chronicle {
             if status.role == "Leader" && status.term > book.last_leaders_term {
                 book.last_leaders_term = status.term;
                 book.leaders.push(*at_ns);
+                book.disks_wanted = true;
             }
             marks::seen(&sighting, book.sightings.get(node), &book.sightings)
         };
@@ -296,6 +299,11 @@ impl Chronicle {
 }
 
 impl Book {
+    /// What was told is to be compared with the disks as they are now.
+    pub fn wants_disks(&mut self) -> bool {
+        std::mem::take(&mut self.disks_wanted) || !self.members_told.is_empty()
+    }
+
     /// FNV-1a over every line: enough to tell two stories apart.
     fn note(&mut self, at_ns: u64, lane: &str, kind: &str, text: &str) {
         let mut line = String::new();

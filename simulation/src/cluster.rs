@@ -208,8 +208,8 @@ impl<'a> Cluster<'a> {
             self.lift_what_is_over(now_ms);
             self.note_what_was_overheard(now_ms);
             self.tend(now_ms);
-            let told = !self.chronicle.book().members_told.is_empty();
-            if now_ms >= disks_at_ms || told {
+            let wanted = self.chronicle.book().wants_disks();
+            if now_ms >= disks_at_ms || wanted {
                 disks_at_ms = now_ms + DISKS_EVERY_MS;
                 self.look_at_disks();
             }

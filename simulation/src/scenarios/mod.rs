@@ -291,6 +291,21 @@ const STORIES: &[Story] = &[
         },
     },
     Story {
+        name: "votes-on-slow-disks",
+        story: "Leaders die while every disk takes its time, and the power of a voter fails right after the vote. A vote that \
+                was given before it was durable would be forgotten and given again, and one term would have two leaders.",
+        plan: |seed| {
+            let plan = (0..3).fold(Plan::quiet(seed, 3, 13_000), |plan, node| {
+                plan.with(500, 12_000, Kind::SlowDisk { node: Target::Node(node), ms: 300 })
+            });
+            (0..4).fold(plan, |plan, round| {
+                let at_ms = 1_000 + 3_000 * round;
+                plan.with(at_ms, 1_500, Kind::Kill { node: Target::Leader })
+                    .with(at_ms + 900, 300, Kind::PowerOff { node: Target::Follower(round as usize % 2) })
+            })
+        },
+    },
+    Story {
         name: "upgrade-there-and-back",
         story: "All nodes begin as an older program. They are exchanged one by one for the newer, and back, and for the newer \
                 again while the leader dies. Asked for while one is old, the newer version is not raised, and the way back is \
