@@ -74,20 +74,45 @@ impl Put for Vec<u8> {
     fn put_u128(&mut self, value: u128) {
         self.extend_from_slice(&value.to_le_bytes());
     }
+    #[inline]
     fn put_varint(&mut self, value: u128) {
-        // Nearly every number fits 64 bits, and 128-bit shifts are slow.
-        let mut rest = value;
-        while rest > u128::from(u64::MAX) {
-            self.push(rest as u8 | 0x80);
-            rest >>= 7;
+        if value < 0x80 {
+            return self.push(value as u8);
         }
-        let mut rest = rest as u64;
+        if value >> WORD_VARINT_BITS == 0 {
+            let value = value as u64;
+            let bytes = (64 - value.leading_zeros()).div_ceil(7);
+            let more = 0x8080_8080_8080_8080 & ((1 << (8 * (bytes - 1))) - 1);
+            let end = self.len() + bytes as usize;
+            // A whole word is cheaper to copy than as many bytes as it has.
+            self.extend_from_slice(&(spread(value) | more).to_le_bytes());
+            self.truncate(end);
+            return;
+        }
+        let mut rest = value;
         while rest >= 0x80 {
             self.push(rest as u8 | 0x80);
             rest >>= 7;
         }
         self.push(rest as u8);
     }
+}
+
+/// Numbers of so many bits, nearly all there are, take at most eight bytes: they are put and taken as one word, without a loop.
+const WORD_VARINT_BITS: u32 = 56;
+
+/// Eight groups of seven bits, each into a byte of its own.
+fn spread(value: u64) -> u64 {
+    let halves = (value & 0x0000_0000_0fff_ffff) | ((value & 0x00ff_ffff_f000_0000) << 4);
+    let quarters = (halves & 0x0000_3fff_0000_3fff) | ((halves & 0x0fff_c000_0fff_c000) << 2);
+    (quarters & 0x007f_007f_007f_007f) | ((quarters & 0x3f80_3f80_3f80_3f80) << 1)
+}
+
+/// The low seven bits of each byte, side by side.
+fn gather(bytes: u64) -> u64 {
+    let pairs = (bytes & 0x007f_007f_007f_007f) | ((bytes & 0x7f00_7f00_7f00_7f00) >> 1);
+    let quarters = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+    (quarters & 0x0000_0000_0fff_ffff) | ((quarters & 0x0fff_ffff_0000_0000) >> 4)
 }
 
 /// Takes numbers out of a payload. Every method answers `None` past the end: a payload with a right seal never gets there,
@@ -134,18 +159,11 @@ impl<'a> Take<'a> {
     }
 
     pub fn varint(&mut self) -> Option<u128> {
-        let mut low = 0u64;
-        let mut shift = 0;
-        // The first nine bytes hold 63 bits: enough for nearly every number, without 128-bit shifts.
-        while shift < 63 {
-            let byte = self.u8()?;
-            low |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(u128::from(low));
-            }
-            shift += 7;
+        if let Some(value) = self.word_varint() {
+            return Some(u128::from(value));
         }
-        let mut value = u128::from(low);
+        let mut value = 0;
+        let mut shift = 0;
         loop {
             let byte = self.u8()?;
             let bits = u128::from(byte & 0x7f);
@@ -158,6 +176,19 @@ impl<'a> Take<'a> {
             }
             shift += 7;
         }
+    }
+
+    /// One that ends within eight bytes, unless the payload does before.
+    fn word_varint(&mut self) -> Option<u64> {
+        let word = u64::from_le_bytes(*self.rest.first_chunk()?);
+        let last = !word & 0x8080_8080_8080_8080;
+        if last == 0 {
+            return None;
+        }
+        // From the lowest bit to the first byte's that has no more behind it.
+        let covered = last ^ (last - 1);
+        self.rest = &self.rest[covered.count_ones() as usize / 8..];
+        Some(gather(word & covered))
     }
 
     pub fn varint_u64(&mut self) -> Option<u64> {
@@ -210,6 +241,17 @@ mod tests {
                 assert!(take.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn varints_end_where_the_next_begins() {
+        let values: Vec<u128> = (0..128).flat_map(|shift| [1 << shift, u128::MAX >> shift, shift]).collect();
+        let mut payload = Vec::new();
+        values.iter().for_each(|value| payload.put_varint(*value));
+        let mut take = Take::new(&payload);
+        let taken: Vec<u128> = values.iter().map_while(|_| take.varint()).collect();
+        assert_eq!(taken, values);
+        assert!(take.is_empty());
     }
 
     #[test]

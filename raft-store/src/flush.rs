@@ -17,7 +17,7 @@ use crate::engine::Batch;
 use crate::error::StoreError;
 use crate::journal::{self, raise_floor};
 use crate::runs::merge::{Merges, let_go_between};
-use crate::runs::{BURNT, Catalogue, Pair, RunKind, RunWriter, SideKey, history_key, id_key, pair};
+use crate::runs::{BURNT, Catalogue, Pair, RunKind, RunWriter, SideKey, history_key, id_key, pair, sort};
 use crate::schema::{self, ADMIN, CATALOGUE, EVENTS_PER_PAGE, Family, RunPart, STAMP, TAIL};
 use crate::stamp::Stamp;
 use crate::type_config::{LogId, StoredMembership};
@@ -187,7 +187,7 @@ fn write_run(
     if pairs.is_empty() {
         return 0;
     }
-    pairs.sort_unstable();
+    sort::sort(&mut pairs);
     let mut writer = RunWriter::new(catalogue.draw_run_id(), kind, 0, ids, usize::MAX);
     pairs.iter().for_each(|pair| writer.push(*pair, batch));
     let run = writer.finish(batch).expect("there are pairs");

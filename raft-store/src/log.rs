@@ -73,7 +73,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 64 << 20, append_bytes_max: 4 << 20, spares_max: 16 }
+        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, append_bytes_max: 4 << 20, spares_max: 16 }
     }
 }
 

@@ -21,9 +21,10 @@
 
 pub mod filter;
 pub mod merge;
+pub mod sort;
 
 use crate::codec::{self, Put, Take};
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, Row};
 use crate::error::StoreError;
 use crate::schema::{self, Family, RunPart};
 use filter::{Filter, KEYS_PER_PARTITION};
@@ -33,6 +34,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// A page of ids is then about 5 KiB, one of history 2 KiB: unpacked in a few microseconds.
 const PAIRS_PER_PAGE: usize = 512;
+
+/// What most packed pairs take at most: seven bytes of a hash, three of an event's number.
+const PACKED_PAIR_BYTES: usize = 11;
+
+/// Count and base value.
+const PAGE_HEAD_BYTES_MAX: usize = 12;
 
 /// Marks the id of a merged run.
 const MERGED: u64 = 1 << 63;
@@ -335,7 +342,7 @@ impl RunWriter {
 /// The first pair's key lies in the page's own key.
 fn encode_page(pairs: &[Pair]) -> Vec<u8> {
     let base = pairs.iter().map(|pair| pair.value).min().expect("a page holds a pair");
-    let mut out = Vec::with_capacity(pairs.len() * 8);
+    let mut out = Vec::with_capacity(pairs.len() * PACKED_PAIR_BYTES + PAGE_HEAD_BYTES_MAX + codec::SEAL_BYTES);
     out.put_varint(pairs.len() as u128);
     out.put_varint(u128::from(base));
     let mut before = pair(pairs[0].key, base);
@@ -352,14 +359,16 @@ fn encode_page(pairs: &[Pair]) -> Vec<u8> {
     out
 }
 
-fn decode_page(first_key: u64, payload: &[u8]) -> Option<Vec<Pair>> {
+/// Unpacks a page in place of what `pairs` held.
+fn decode_page(first_key: u64, payload: &[u8], pairs: &mut Vec<Pair>) -> Option<()> {
+    pairs.clear();
     let mut take = Take::new(payload);
     let count = take.varint_u32()? as usize;
     let base = take.varint_u64()?;
-    if count > PAIRS_PER_PAGE {
+    if count == 0 || count > PAIRS_PER_PAGE {
         return None;
     }
-    let mut pairs = Vec::with_capacity(count);
+    pairs.reserve(count);
     let mut before = pair(first_key, base);
     for _ in 0..count {
         let key = before.key.checked_add(take.varint_u64()?)?;
@@ -367,10 +376,63 @@ fn decode_page(first_key: u64, payload: &[u8]) -> Option<Vec<Pair>> {
         before = pair(key, from.checked_add(take.varint_u64()?)?);
         pairs.push(before);
     }
-    take.is_empty().then_some(pairs)
+    take.is_empty().then_some(())
+}
+
+/// Unpacks the page that `row` should be into `pairs`, and tells its first pair. A page that should be there and isn't is damage,
+/// not an end.
+fn read_page(run: u64, row: Option<Row>, pairs: &mut Vec<Pair>) -> Result<Pair, StoreError> {
+    let Some((key, value)) = row.filter(|(key, _)| schema::is_run_part(key, run, RunPart::Page)) else {
+        return Err(StoreError::DamagedState(format!("a page of run {run} is missing")));
+    };
+    let number = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("keys of runs have 25 bytes"));
+    let first = pair(number(9), number(17));
+    let payload = codec::unseal(Family::Runs, &key, &value)?;
+    decode_page(first.key, payload, pairs).ok_or_else(|| codec::corrupt(Family::Runs, &key, "is no page of a run"))?;
+    Ok(first)
+}
+
+fn page_key(run: u64, first: Pair) -> [u8; schema::RUN_KEY_BYTES] {
+    schema::run_key(run, RunPart::Page, first.key, first.value)
+}
+
+/// The row behind the page that begins with `first`.
+fn row_behind(engine: &dyn Engine, run: u64, first: Pair) -> Result<Option<Row>, StoreError> {
+    let mut behind = page_key(run, first).to_vec();
+    behind.push(0);
+    engine.at_or_after(Family::Runs, &behind)
 }
 
 // --- read
+
+/// A whole run, page by page, ascending.
+pub struct Pages {
+    info: RunInfo,
+    /// The first pair of the page that was read last.
+    read: Option<Pair>,
+    at_end: bool,
+}
+
+impl Pages {
+    pub fn of(info: RunInfo) -> Pages {
+        Pages { info, read: None, at_end: false }
+    }
+
+    /// Unpacks the next page in place of what `pairs` held; leaves it empty when there is none. Reads the disk.
+    pub fn next(&mut self, engine: &dyn Engine, pairs: &mut Vec<Pair>) -> Result<(), StoreError> {
+        pairs.clear();
+        if self.at_end {
+            return Ok(());
+        }
+        let row = match self.read {
+            None => engine.at_or_after(Family::Runs, &page_key(self.info.id, self.info.first))?,
+            Some(first) => row_behind(engine, self.info.id, first)?,
+        };
+        self.read = Some(read_page(self.info.id, row, pairs)?);
+        self.at_end = pairs.last() >= Some(&self.info.last);
+        Ok(())
+    }
+}
 
 /// Walks a run's pairs within bounds, a page in memory at a time, in either direction. Each page is a read of the disk.
 pub struct Cursor {
@@ -421,9 +483,7 @@ impl Cursor {
                         self.state = CursorState::End
                     }
                     None => {
-                        let mut wanted = self.page_key(page_first).to_vec();
-                        wanted.push(0);
-                        let row = engine.at_or_after(Family::Runs, &wanted)?;
+                        let row = row_behind(engine, self.info.id, page_first)?;
                         self.enter(row, |_| 0)?;
                     }
                 },
@@ -468,23 +528,12 @@ impl Cursor {
     }
 
     fn page_key(&self, pair: Pair) -> [u8; schema::RUN_KEY_BYTES] {
-        schema::run_key(self.info.id, RunPart::Page, pair.key, pair.value)
+        page_key(self.info.id, pair)
     }
 
-    /// Unpacks a page and stands where `place` says. A page that should be there and isn't is damage, not an end.
-    fn enter(
-        &mut self,
-        row: Option<crate::engine::Row>,
-        place: impl FnOnce(&[Pair]) -> usize,
-    ) -> Result<(), StoreError> {
-        let Some((key, value)) = row.filter(|(key, _)| schema::is_run_part(key, self.info.id, RunPart::Page)) else {
-            return Err(StoreError::DamagedState(format!("a page of run {} is missing", self.info.id)));
-        };
-        let number = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("keys of runs have 25 bytes"));
-        let page_first = pair(number(9), number(17));
-        let payload = codec::unseal(Family::Runs, &key, &value)?;
-        self.page = decode_page(page_first.key, payload)
-            .ok_or_else(|| codec::corrupt(Family::Runs, &key, "is no page of a run"))?;
+    /// Unpacks a page and stands where `place` says.
+    fn enter(&mut self, row: Option<Row>, place: impl FnOnce(&[Pair]) -> usize) -> Result<(), StoreError> {
+        let page_first = read_page(self.info.id, row, &mut self.page)?;
         self.state = CursorState::Within { page_first, next: place(&self.page) };
         Ok(())
     }

@@ -14,7 +14,7 @@
 //!
 //! Not here: when a step is taken (`flush.rs`).
 
-use super::{Catalogue, Cursor, Pair, Run, RunInfo, RunKind, RunRows, RunWriter, pair};
+use super::{Catalogue, Pages, Pair, Run, RunInfo, RunKind, RunRows, RunWriter};
 use crate::engine::{Batch, Engine, Staged};
 use crate::error::StoreError;
 use crate::schema::{self, CATALOGUE, Family, RunPart};
@@ -62,7 +62,7 @@ impl Merges {
     ) -> Result<(), StoreError> {
         for kind in RunKind::ALL {
             for level in 0..LEVEL_MAX {
-                self.begin_if_due(engine, catalogue, kind, level)?;
+                self.begin_if_due(catalogue, kind, level);
             }
         }
         let mut index = 0;
@@ -78,15 +78,9 @@ impl Merges {
         Ok(())
     }
 
-    fn begin_if_due(
-        &mut self,
-        engine: &dyn Engine,
-        catalogue: &mut Catalogue,
-        kind: RunKind,
-        level: u8,
-    ) -> Result<(), StoreError> {
+    fn begin_if_due(&mut self, catalogue: &mut Catalogue, kind: RunKind, level: u8) {
         if self.active.iter().any(|merge| merge.kind == kind && merge.level == level) {
-            return Ok(());
+            return;
         }
         let inputs: Vec<RunInfo> = catalogue
             .of(kind)
@@ -97,9 +91,8 @@ impl Merges {
             .collect();
         if inputs.len() == RUNS_PER_MERGE {
             let id = catalogue.draw_merged_id();
-            self.active.push(Merge::begin(engine, id, inputs, self.filter_budget_bytes)?);
+            self.active.push(Merge::begin(id, inputs, self.filter_budget_bytes));
         }
-        Ok(())
     }
 
     fn finish(&mut self, engine: &dyn Engine, catalogue: &mut Catalogue, done: Merge) -> Result<(), StoreError> {
@@ -142,6 +135,8 @@ struct Merge {
     level: u8,
     inputs: Vec<RunInfo>,
     heads: Vec<Head>,
+    /// The pairs that are being moved.
+    window: Vec<Pair>,
     writer: RunWriter,
     aside: Aside,
 }
@@ -181,65 +176,64 @@ impl Aside {
     }
 }
 
+/// One of the runs that are merged: its page at hand, and those behind it.
 struct Head {
-    next: Option<Pair>,
-    cursor: Cursor,
+    pages: Pages,
+    page: Vec<Pair>,
+    /// How much of the page has moved.
+    moved: usize,
+}
+
+impl Head {
+    fn of(info: &RunInfo) -> Head {
+        Head { pages: Pages::of(info.clone()), page: Vec::new(), moved: 0 }
+    }
+
+    /// Reads on if nothing is at hand.
+    fn fill(&mut self, engine: &dyn Engine) -> Result<(), StoreError> {
+        if self.moved == self.page.len() {
+            self.moved = 0;
+            self.pages.next(engine, &mut self.page)?;
+        }
+        Ok(())
+    }
+
+    /// Moves all pairs up to `border`, itself included.
+    fn move_up_to(&mut self, border: Pair, window: &mut Vec<Pair>) {
+        let rest = &self.page[self.moved..];
+        let count = rest.partition_point(|pair| *pair <= border);
+        window.extend_from_slice(&rest[..count]);
+        self.moved += count;
+    }
 }
 
 impl Merge {
-    fn begin(
-        engine: &dyn Engine,
-        id: u64,
-        inputs: Vec<RunInfo>,
-        filter_budget_bytes: usize,
-    ) -> Result<Merge, StoreError> {
+    fn begin(id: u64, inputs: Vec<RunInfo>, filter_budget_bytes: usize) -> Merge {
         let (kind, level) = (inputs[0].kind, inputs[0].level);
         let least = inputs.iter().map(|info| info.ids.0).min().expect("a merge has inputs");
         let greatest = inputs.iter().map(|info| info.ids.1).max().expect("a merge has inputs");
-        let heads = inputs
-            .iter()
-            .map(|info| {
-                let mut cursor = Cursor::new(info.clone(), pair(0, 0), pair(u64::MAX, u64::MAX));
-                Ok(Head { next: cursor.next(engine)?, cursor })
-            })
-            .collect::<Result<_, StoreError>>()?;
+        let heads = inputs.iter().map(Head::of).collect();
         let writer = RunWriter::new(id, kind, level + 1, (least, greatest), filter_budget_bytes);
-        Ok(Merge { kind, level, inputs, heads, writer, aside: Aside::default() })
+        Merge { kind, level, inputs, heads, window: Vec::new(), writer, aside: Aside::default() }
     }
 
-    /// Moves up to `budget` pairs; `true` when none is left.
+    /// Moves `budget` pairs, and up to a page of each run more; `true` when none is left.
     fn advance(&mut self, engine: &dyn Engine, budget: u64) -> Result<bool, StoreError> {
-        let mut left = budget;
-        while left > 0 {
-            let Some((least, least_of_others)) = self.least() else {
+        let mut moved = 0;
+        while moved < budget {
+            self.heads.iter_mut().try_for_each(|head| head.fill(engine))?;
+            // Up to the least of the last pairs at hand, all pairs are at hand.
+            let Some(border) = self.heads.iter().filter_map(|head| head.page.last()).min().copied() else {
                 return Ok(true);
             };
-            // The pairs of one account follow each other in a run: heads are compared once for all of them.
-            let head = &mut self.heads[least];
-            while let Some(moved) = head.next.filter(|next| *next <= least_of_others && left > 0) {
-                head.next = head.cursor.next(engine)?;
-                self.writer.push(moved, &mut self.aside);
-                left -= 1;
-            }
+            self.window.clear();
+            self.heads.iter_mut().for_each(|head| head.move_up_to(border, &mut self.window));
+            // Each run's part ascends: the standard library's stable sort finds that, and only merges them.
+            self.window.sort();
+            self.window.iter().for_each(|pair| self.writer.push(*pair, &mut self.aside));
+            moved += self.window.len() as u64;
             self.aside.spill(engine, FILE_BYTES)?;
         }
         Ok(false)
-    }
-
-    /// The head that comes next, and the least pair of the others. `None`: all have come to their end.
-    fn least(&self) -> Option<(usize, Pair)> {
-        let mut least: Option<(usize, Pair)> = None;
-        let mut least_of_others = pair(u64::MAX, u64::MAX);
-        for (index, head) in self.heads.iter().enumerate() {
-            let Some(next) = head.next else { continue };
-            match least {
-                Some((_, before)) if before <= next => least_of_others = least_of_others.min(next),
-                _ => {
-                    least_of_others = least.map_or(least_of_others, |(_, before)| before);
-                    least = Some((index, next));
-                }
-            }
-        }
-        least.map(|(index, _)| (index, least_of_others))
     }
 }

@@ -300,8 +300,11 @@ const STORIES: &[Story] = &[
             });
             (0..4).fold(plan, |plan, round| {
                 let at_ms = 1_000 + 3_000 * round;
-                plan.with(at_ms, 1_500, Kind::Kill { node: Target::Leader })
-                    .with(at_ms + 900, 300, Kind::PowerOff { node: Target::Follower(round as usize % 2) })
+                plan.with(at_ms, 1_500, Kind::Kill { node: Target::Leader }).with(
+                    at_ms + 900,
+                    300,
+                    Kind::PowerOff { node: Target::Follower(round as usize % 2) },
+                )
             })
         },
     },
