@@ -75,7 +75,9 @@ impl Spread {
     fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
-        Some(Spread { median: values.get(values.len() / 2).copied()?, min: *values.first()?, max: *values.last()? })
+        let (min, max) = (*values.first()?, *values.last()?);
+        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+        Some(Spread { median, min, max })
     }
 
     fn text(&self) -> String {
@@ -333,9 +335,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_median_of_three_rounds_is_the_one_in_the_middle() {
-        let spread = Spread::of([3.0, 1.0, 2.0]).unwrap();
-        assert_eq!(spread, Spread { median: 2.0, min: 1.0, max: 3.0 });
+    fn the_median_lies_in_the_middle() {
+        let spread = Spread::of([3.0, 1.0, 2.5]).unwrap();
+        assert_eq!(spread, Spread { median: 2.5, min: 1.0, max: 3.0 });
+        assert_eq!(Spread::of([4.0, 1.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of([]), None);
     }
 
