@@ -19,6 +19,9 @@
 #[path = "../../raft-store/src/admin.rs"]
 #[allow(dead_code, reason = "the product's file, of which not all is needed here")]
 mod admin;
+#[path = "../../raft-store/src/error.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod error;
 mod import;
 mod log;
 #[path = "../../raft-store/src/rt.rs"]
