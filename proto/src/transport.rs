@@ -10,15 +10,17 @@
 //! Laws
 //! * A refused connection never makes a caller spin: attempts in quick succession wait for each other (`channel`).
 //! * A door outlives any error of a single connection, and closes only when it is told to (`tcp`, `server`).
-//! * A caller has bounds: connections, calls at once, headers, time to begin, answers that it doesn't take (`server`).
+//! * A caller has bounds: connections, calls at once, headers, time to begin, messages not ended, answers not taken (`server`).
 //! * When a door has closed, none of its connections is left (`server`).
 //!
 //! Not here: which node to speak to (`client`, `node/src/peers`).
 
+mod begun;
 mod caller;
 mod channel;
 mod guard;
 mod places;
+mod refusal;
 mod restraint;
 mod server;
 mod tcp;
@@ -101,7 +103,8 @@ pub struct Http2Settings {
     pub connections_max: usize,
     /// The most of them from one address; those beyond are closed at once.
     pub connections_per_address_max: usize,
-    /// How long a caller may leave an answer unread before its connection is cut.
+    /// How long a caller may leave an answer unread before its connection is cut, and a message begun and not ended before
+    /// its call is.
     pub unread_max: Duration,
     /// The most calls in flight on one connection. tonic would otherwise set no bound at all.
     pub streams_max: u32,

@@ -226,6 +226,40 @@ async fn a_message_beyond_all_bounds_is_refused_before_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_begun_and_not_ended_cost_a_bounded_amount_and_end_their_calls() {
+    // Far less than the gigabyte that 256 of the largest messages are.
+    const HALF_SENT_MAX_KIB: u64 = 160 * 1024;
+    harms_nobody(cluster("unread_ms_max = 1000", false).await, async |cluster| {
+        let (mut sender, _ended) = http2(cluster, 65_535).await;
+        let before = memory_kib(cluster);
+        let almost_all = Bytes::from(vec![0; 4 * 1024 * 1024 - 100]);
+        let head = [&[0][..], &(4u32 * 1024 * 1024).to_be_bytes()].concat();
+        let (mut answers, mut bodies) = (Vec::new(), Vec::new());
+        for _ in 0..250 {
+            sender = sender.ready().await.expect("it is open");
+            let request = call(cluster, "/jangbu.v1.Ledger/CreateTransfers");
+            let (answer, mut body) = sender.send_request(request, false).expect("it is sent");
+            body.send_data(head.clone().into(), false).expect("it is sent");
+            body.send_data(almost_all.clone(), false).expect("it is sent");
+            answers.push(answer);
+            // Kept, and never ended.
+            bodies.push(body);
+        }
+        let mut most = 0;
+        for answer in answers.drain(..12) {
+            let answer = timeout(DEADLINE, answer).await.expect("its call is ended").expect("an answer");
+            let status = answer.headers().get("grpc-status").expect("it is refused").clone();
+            assert_eq!(status, "4", "DEADLINE_EXCEEDED: {answer:?}");
+            most = memory_kib(cluster).max(most);
+        }
+        let grown = most.saturating_sub(before);
+        assert!(grown < HALF_SENT_MAX_KIB, "the node grew by {grown} KiB while 250 messages were half sent");
+        println!("the node grew by {grown} KiB while 250 messages were half sent");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_beyond_all_bounds_are_refused() {
     harms_nobody(cluster("", false).await, async |cluster| {
         for _ in 0..20 {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{Io, unread::Unread};
+use super::{Io, begun::Room, unread::Unread};
 use crate::{Malformed, grant::Identity};
 
 /// A connection that has just come in.
@@ -31,6 +31,7 @@ pub struct Caller(Arc<Known>);
 struct Known {
     address: Option<IpAddr>,
     unread: Arc<Unread>,
+    room: Room,
     /// Set when the handshake is over, before any byte of a request is read. Never set: the connection is in plain text.
     secured: OnceLock<Option<Holder>>,
 }
@@ -66,6 +67,10 @@ impl Caller {
 
     pub(super) fn unread(&self) -> &Arc<Unread> {
         &self.0.unread
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.0.room
     }
 
     /// The handshake is over.

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
@@ -15,6 +16,7 @@ use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{
+    Status,
     body::Body,
     transport::{self, Endpoint},
 };
@@ -22,6 +24,7 @@ use tower::Service;
 
 use super::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, Http2Settings, Io, STREAM_WINDOW_BYTES, Transport,
+    refusal::Refusal,
 };
 use crate::{
     Malformed, Secret,
@@ -37,22 +40,37 @@ pub struct Channel {
     to: transport::Channel,
     /// What each call shows of its caller, beside the connection's certificate.
     shown: Option<HeaderValue>,
+    refusal: Refusal,
 }
 
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
-    type Error = transport::Error;
-    type Future = transport::channel::ResponseFuture;
+    type Error = Status;
+    type Future = Answer;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.to.poll_ready(cx)
+        self.to.poll_ready(cx).map_err(|error| self.refusal.told(error))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Some(shown) = &self.shown {
             request.headers_mut().insert(AUTHORIZATION, shown.clone());
         }
-        self.to.call(request)
+        Answer { to: self.to.call(request), refusal: self.refusal.clone() }
+    }
+}
+
+/// An answer on its way.
+pub struct Answer {
+    to: transport::channel::ResponseFuture,
+    refusal: Refusal,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.to).poll(cx).map_err(|error| self.refusal.told(error))
     }
 }
 
@@ -62,12 +80,18 @@ pub fn channel(transport: Arc<dyn Transport>, address: &str, settings: &Http2Set
     let connect_timeout = settings.connect_timeout;
     let host = address.to_owned();
     let shown = transport.token().map(header).transpose()?;
+    let refusal = Refusal::default();
+    let noted = refusal.clone();
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (transport, pacer, to) = (transport.clone(), pacer.clone(), host.clone());
-        async move { pacer.paced(connect(&*transport, to, connect_timeout)).await.map(TokioIo::new) }
+        let (transport, pacer, to, refusal) = (transport.clone(), pacer.clone(), host.clone(), noted.clone());
+        async move {
+            let connected = pacer.paced(connect(&*transport, to, connect_timeout)).await;
+            refusal.forget();
+            refusal.watch(connected).map(TokioIo::new)
+        }
     });
     let to = endpoint(address, settings)?.connect_with_connector_lazy(connector);
-    Ok(Channel { to, shown })
+    Ok(Channel { to, shown, refusal })
 }
 
 /// Marked, so that nobody who prints headers prints it.

@@ -2,6 +2,7 @@
 //!
 //! Laws
 //! * A connection whose answers pile up unread is told to read before it asks for more.
+//! * A connection keeps a bounded part of messages that it has begun and not ended.
 //!
 //! Not here: who may make which (`node/src/access.rs`).
 
@@ -18,7 +19,7 @@ use http::{Extensions, HeaderMap, Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::{Caller, unread::Followed};
+use super::{Caller, begun::Begun, unread::Followed};
 use crate::reason;
 
 /// When to come back with answers unread.
@@ -28,6 +29,11 @@ const UNREAD_RETRY: Duration = Duration::from_millis(500);
 pub trait Guard: Send + Sync + 'static {
     /// Whether `caller` may call `path` (`/package.Service/Method`). What it puts among `found`, the service finds there.
     fn admit(&self, caller: &Caller, path: &str, headers: &HeaderMap, found: &mut Extensions) -> Result<(), Status>;
+
+    /// Whether who is admitted is trusted to end what it begins; all others are held to their connection's room (`begun`).
+    fn trusts(&self) -> bool {
+        false
+    }
 }
 
 /// Where nobody stands, everybody may.
@@ -41,24 +47,28 @@ impl Guard for Nobody {
 
 /// Puts a guard before the services of a door.
 #[derive(Clone)]
-pub struct Guarded(pub(super) Arc<dyn Guard>);
+pub struct Guarded {
+    pub(super) guard: Arc<dyn Guard>,
+    /// How long a message may take from its beginning to its end.
+    pub(super) message_max: Duration,
+}
 
 impl<S> Layer<S> for Guarded {
     type Service = GuardedService<S>;
     fn layer(&self, inner: S) -> GuardedService<S> {
-        GuardedService { inner, guard: self.0.clone() }
+        GuardedService { inner, at: self.clone() }
     }
 }
 
 #[derive(Clone)]
 pub struct GuardedService<S> {
     inner: S,
-    guard: Arc<dyn Guard>,
+    at: Guarded,
 }
 
 impl<S, Asked, Body> Service<Request<Asked>> for GuardedService<S>
 where
-    S: Service<Request<Asked>, Response = Response<Body>>,
+    S: Service<Request<Begun<Asked>>, Response = Response<Body>>,
     Body: Default,
 {
     type Response = Response<Followed<Body>>;
@@ -73,7 +83,7 @@ where
         let mut found = Extensions::new();
         let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
         let admitted = match caller.unread().piles_up() {
-            false => self.guard.admit(&caller, request.uri().path(), request.headers(), &mut found),
+            false => self.at.guard.admit(&caller, request.uri().path(), request.headers(), &mut found),
             true => {
                 Err(reason::overloaded("this connection has too many answers unread; read them first", UNREAD_RETRY))
             }
@@ -81,6 +91,8 @@ where
         match admitted {
             Ok(()) => {
                 request.extensions_mut().extend(found);
+                let room = (!self.at.guard.trusts()).then(|| caller.room());
+                let request = request.map(|asked| Begun::new(asked, room, self.at.message_max));
                 Either::Left(Answering { answer: Box::pin(self.inner.call(request)), caller })
             }
             Err(refusal) => {

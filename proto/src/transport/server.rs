@@ -75,7 +75,7 @@ pub fn guarded_door(settings: &Http2Settings, guard: Arc<dyn Guard>) -> DoorBuil
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .layer(FixedDate(settings.fixed_date))
-        .layer(Guarded(guard))
+        .layer(Guarded { guard, message_max: settings.unread_max })
 }
 
 /// Serves whoever connects, until `stop`. Then nobody new is let in, calls in flight have `grace` to end, and what is left
