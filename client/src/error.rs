@@ -22,7 +22,7 @@ pub enum ClientError {
     Unavailable { reason: String, message: String },
 
     /// It may or may not have been done. Ask again with the same ids: that settles it, and moves no money twice.
-    #[error("the outcome is unknown ({message}): ask again with the same {} ids", ids.len())]
+    #[error("the outcome is unknown ({message}): ask again with the same id{}", if ids.len() == 1 { "" } else { "s" })]
     OutcomeUnknown { ids: Vec<u128>, message: String },
 
     /// The node understood and won't: the cluster's state doesn't allow it, or the caller may not. Nothing was done.
@@ -38,6 +38,16 @@ pub enum ClientError {
 impl ClientError {
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::Unavailable { reason: String::new(), message: message.into() }
+    }
+
+    /// Names the node that was asked last: of several, the others failed no better.
+    pub(crate) fn at(self, address: &str) -> Self {
+        match self {
+            Self::Unavailable { reason, message } => {
+                Self::Unavailable { reason, message: format!("{address}: {message}") }
+            }
+            other => other,
+        }
     }
 
     /// Certain that nothing was done?

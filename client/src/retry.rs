@@ -143,7 +143,8 @@ impl Caller {
                 && Instant::now() + pause < deadline
                 && (verdict.cost_nothing || self.budget.spend());
             if !go_on {
-                return Err(Failed { error: verdict.error, in_doubt });
+                let error = verdict.error.at(&self.endpoints.get(index).address);
+                return Err(Failed { error, in_doubt });
             }
             sleep(pause).await;
         }

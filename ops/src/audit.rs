@@ -149,8 +149,11 @@ async fn list(global: &Global, from: Option<u64>, last: u64) -> Result<(), Failu
 }
 
 async fn verify(global: &Global) -> Result<(), Failure> {
+    let asked = cluster::ask_all(global).await?;
+    // A check that has read nothing has found nothing good either.
+    cluster::some_answer(&asked)?;
     let mut nodes = Vec::new();
-    for node in cluster::ask_all(global).await?.into_iter().filter(|node| node.status.is_some()) {
+    for node in asked.into_iter().filter(|node| node.status.is_some()) {
         nodes.push(verify_node(&Operator::new(&global.way()?, &node.endpoint, global.timeout)?).await?);
     }
     // A node that is a record behind has the same chain as far as it goes; two of equal length must end alike.

@@ -78,7 +78,7 @@ pub enum Command {
     Backup(backup::Command),
     /// A majority is lost for good: make a survivor, which doesn't run, a cluster of its own.
     Recover(recover::Arguments),
-    /// The node that leads: show, move.
+    /// The node that leads: show, move, balance.
     #[command(subcommand)]
     Leader(leader::Command),
     /// Accounts: create, show, history, list.

@@ -41,7 +41,7 @@ impl Command {
             Command::Status => {
                 let nodes = ask_all(global).await?;
                 output::show(global.output, &nodes, |nodes| status_text(nodes))?;
-                if nodes.iter().all(|node| node.status.is_none()) { Err(no_answer()) } else { Ok(()) }
+                some_answer(&nodes)
             }
             Command::Health => {
                 let nodes = ask_all(global).await?;
@@ -59,15 +59,26 @@ fn first(global: &Global) -> Result<Operator, Failure> {
     Operator::new(&global.way()?, &endpoints[0], global.timeout)
 }
 
-fn no_answer() -> Failure {
-    Failure::new(Kind::Unavailable, "no node answers").advise("check the addresses, and that the nodes run")
+/// Refuses to go on where none of the nodes has answered.
+pub fn some_answer(nodes: &[Node]) -> Result<(), Failure> {
+    match nodes.iter().all(|node| node.status.is_none()) {
+        true => Err(no_answer(nodes.iter().map(|node| node.endpoint.as_str()))),
+        false => Ok(()),
+    }
+}
+
+pub fn no_answer<'a>(asked: impl Iterator<Item = &'a str>) -> Failure {
+    let asked: Vec<&str> = asked.collect();
+    Failure::new(Kind::Unavailable, format!("no node answers at {}", asked.join(", ")))
+        .advise("check the addresses, and that the nodes run")
 }
 
 /// Any node that answers: for questions to which each knows the answer.
 pub async fn any(global: &Global) -> Result<(Operator, StatusReply), Failure> {
-    let mut last = no_answer();
     let way = global.way()?;
-    for endpoint in global.endpoints()? {
+    let endpoints = global.endpoints()?;
+    let mut last = no_answer(endpoints.iter().map(String::as_str));
+    for endpoint in endpoints {
         let operator = Operator::new(&way, &endpoint, global.timeout)?;
         match operator.status().await {
             Ok(status) => return Ok((operator, status)),
@@ -135,6 +146,13 @@ pub struct NodeStatus {
     pub draining: bool,
     /// The port of its HTTP door; 0: it has none.
     pub http_port: u32,
+}
+
+impl NodeStatus {
+    /// Whether node `id` is a member, as this one knows it.
+    pub fn is_member(&self, id: u64) -> bool {
+        self.voters.contains(&id) || self.learners.contains(&id)
+    }
 }
 
 impl From<StatusReply> for NodeStatus {

@@ -81,6 +81,7 @@ Examples:
 impl Command {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let nodes = cluster::ask_all(global).await?;
+        cluster::some_answer(&nodes)?;
         match self {
             Command::Drain { node, dry_run } => {
                 let plan = Plan::new(&nodes, node, vec![Step::Drain], None)?;
@@ -92,12 +93,18 @@ impl Command {
             }
             Command::Undrain { node } => Plan::new(&nodes, node, vec![Step::Undrain], None)?.drain(global, false).await,
             Command::Decommission { node, force, dry_run } => {
+                if !dry_run && was_removed(global, node).await? {
+                    return remove(global, node, force).await;
+                }
                 let plan = Plan::new(&nodes, node, vec![Step::Drain, Step::Remove], None)?;
                 plan.announce(global, dry_run)?;
                 plan.check(force)?;
                 if dry_run { Ok(()) } else { plan.take_away(global, force).await }
             }
             Command::Replace { node, with, wait, dry_run } => {
+                if !dry_run && was_removed(global, node).await? {
+                    return bring_in(global, &with, wait).await;
+                }
                 let steps = vec![Step::Add, Step::CatchUp, Step::Promote, Step::Drain, Step::Remove];
                 let plan = Plan::new(&nodes, node, steps, Some(with.clone()))?;
                 plan.announce(global, dry_run)?;
@@ -154,12 +161,9 @@ struct Plan {
 impl Plan {
     fn new(nodes: &[Node], id: u64, steps: Vec<Step>, with: Option<String>) -> Result<Plan, Failure> {
         let answers = || nodes.iter().filter_map(|node| Some((node, node.status.as_ref()?)));
-        let newest: &NodeStatus = answers()
-            .map(|(_, status)| status)
-            .max_by_key(|status| (status.term, status.applied_index))
-            .ok_or_else(|| Failure::new(Kind::Unavailable, "no node answers").advise("check --endpoints"))?;
+        let newest = newest(nodes);
         let voters = &newest.voters;
-        if !voters.contains(&id) && !newest.learners.contains(&id) {
+        if !newest.is_member(id) {
             return Err(Failure::new(Kind::Conflict, format!("node {id} is no member"))
                 .advise("see who is: jangbu member list"));
         }
@@ -249,10 +253,31 @@ impl Plan {
         if self.endpoint.is_some() {
             self.drain(global, true).await?;
         }
-        let (leader, _) = cluster::leader(global).await?;
-        let reply = leader.remove_member(self.node, force).await?;
-        member::show(global.output, &reply)
+        remove(global, self.node, force).await
     }
+}
+
+/// Whether this was done before; a node that never was a member is refused.
+async fn was_removed(global: &Global, node: u64) -> Result<bool, Failure> {
+    let (leader, status) = cluster::leader(global).await?;
+    if NodeStatus::from(status).is_member(node) {
+        return Ok(false);
+    }
+    // Changes nothing: of a node that was removed the leader says so, of one that never was that it knows none.
+    leader.remove_member(node, false).await?;
+    Ok(true)
+}
+
+async fn remove(global: &Global, node: u64, force: bool) -> Result<(), Failure> {
+    let (leader, _) = cluster::leader(global).await?;
+    let reply = leader.remove_member(node, force).await?;
+    member::show(global.output, &reply)
+}
+
+/// Who knows most, of those who have answered.
+fn newest(nodes: &[Node]) -> &NodeStatus {
+    let answers = nodes.iter().filter_map(|node| node.status.as_ref());
+    answers.max_by_key(|status| (status.term, status.applied_index)).expect("some node has answered")
 }
 
 #[derive(Serialize)]

@@ -111,7 +111,11 @@ async fn a_misspelt_setting_is_refused_by_name_before_a_node_starts() {
 }
 
 pub(crate) fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Output {
-    let output = ask(cluster, arguments);
+    exits_at(expected, cluster, &cluster.ids(), arguments)
+}
+
+pub(crate) fn exits_at(expected: i32, cluster: &Cluster, nodes: &[u64], arguments: &[&str]) -> Output {
+    let output = ask_at(cluster, nodes, arguments);
     let code = output.status.code();
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(code, Some(expected), "jangbu {}:\n{said}\n{complained}", arguments.join(" "));
@@ -122,7 +126,12 @@ pub(crate) fn exits(expected: i32, cluster: &Cluster, arguments: &[&str]) -> Out
 
 /// Runs the command against all nodes of the cluster, and waits for its end.
 pub(crate) fn ask(cluster: &Cluster, arguments: &[&str]) -> Output {
-    let endpoints: Vec<&str> = cluster.ids().into_iter().map(|id| cluster.node(id).addresses.client.as_str()).collect();
+    ask_at(cluster, &cluster.ids(), arguments)
+}
+
+/// The same, naming these nodes only.
+pub(crate) fn ask_at(cluster: &Cluster, nodes: &[u64], arguments: &[&str]) -> Output {
+    let endpoints: Vec<&str> = nodes.iter().map(|id| cluster.node(*id).addresses.client.as_str()).collect();
     let command = || Command::new(jangbu()).args(arguments).env("JANGBU_ENDPOINTS", endpoints.join(",")).output();
     // Callers may be at work on this runtime meanwhile.
     tokio::task::block_in_place(command).expect("the command starts")

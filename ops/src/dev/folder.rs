@@ -211,6 +211,8 @@ impl Folder {
         vec![
             ("tls.mode", "on".into()),
             ("tls.cluster", CLUSTER.into()),
+            // Whoever has a token needs none; whoever has neither may only ask whether the node serves.
+            ("tls.client_certificates", "optional".into()),
             ("tls.client.certificate", path(client.certificate)),
             ("tls.client.key", path(client.key)),
             ("tls.client.authority", path(Files::client_authority(&certs).certificate)),

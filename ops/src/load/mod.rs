@@ -205,7 +205,7 @@ impl Arguments {
         timeout: Duration,
         way: &Way,
     ) -> Result<(Arc<Run>, Workers), Failure> {
-        create_accounts(&self, &access::client_of(endpoints, timeout, way)?).await?;
+        create_accounts(&self, &access::client_of(endpoints, timeout, way)?, timeout).await?;
         let connections = connections(self.clients as usize, endpoints, timeout, way)?;
         let run = Arc::new(Run::new(self)?);
         let shape = Shape::of(&run.arguments, run.id);
@@ -239,7 +239,8 @@ fn connections(
     (0..count).map(connect).collect()
 }
 
-async fn create_accounts(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+/// Nothing has begun yet, so whoever named nodes that don't answer is told so soon.
+async fn create_accounts(arguments: &Arguments, client: &Client, timeout: Duration) -> Result<(), Failure> {
     let shape = Shape::of(arguments, 0);
     let account = |number| Account {
         id: shape.account_id(number),
@@ -249,7 +250,7 @@ async fn create_accounts(arguments: &Arguments, client: &Client) -> Result<(), F
     };
     let accounts: Vec<Account> = (0..arguments.accounts).map(account).collect();
     for accounts in accounts.chunks(EVENTS_MAX) {
-        let created = persist(arguments.patience, || client.create_accounts(accounts)).await?;
+        let created = persist(arguments.patience.min(timeout), || client.create_accounts(accounts)).await?;
         let is_there =
             |status: &CreateAccountStatus| matches!(status, CreateAccountStatus::Created | CreateAccountStatus::Exists);
         if let Some(status) = created.results.iter().map(|result| result.status).find(|status| !is_there(status)) {

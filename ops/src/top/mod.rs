@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::Global;
+use crate::cluster;
 use crate::error::{Failure, Kind};
 use crate::output::{self, Output};
 use crate::text;
@@ -77,8 +78,7 @@ impl Arguments {
         let view = View::between(&before, &Sample::take(global).await?);
         output::show(output, &view, screen::text)?;
         if view.nodes.iter().all(|node| node.error.is_some()) {
-            return Err(Failure::new(Kind::Unavailable, "no node answers")
-                .advise("check the addresses, and that the nodes run"));
+            return Err(cluster::no_answer(view.nodes.iter().map(|node| node.endpoint.as_str())));
         }
         match (view.leader_id, view.problems.len()) {
             (None, _) => Err(Failure::new(Kind::Unavailable, "no node leads")),

@@ -56,14 +56,12 @@ pub async fn ask(global: &Global) -> Result<Replicas, Failure> {
     let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
         let nodes = cluster::ask_all(global).await?;
+        cluster::some_answer(&nodes)?;
         let answering: Vec<(String, &cluster::NodeStatus)> =
             nodes.iter().filter_map(|node| Some((node.endpoint.clone(), node.status.as_ref()?))).collect();
         let newest =
             answering.iter().map(|(_, status)| *status).max_by_key(|status| (status.term, status.applied_index));
-        let Some(newest) = newest else {
-            return Err(Failure::new(Kind::Unavailable, "no node answers")
-                .advise("check the addresses, and that the nodes run"));
-        };
+        let newest = newest.expect("some answer");
         let applied = answering.iter().map(|(_, status)| status.applied_index).max().unwrap_or(0);
         // A node without traffic never reaches an index in the future, so the first attempt asks for the present.
         let index = applied + lead;

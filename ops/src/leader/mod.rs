@@ -1,4 +1,6 @@
-//! `jangbu leader`: the node that leads.
+//! `jangbu leader`: the node that leads, and where it should.
+
+mod balance;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -17,6 +19,24 @@ pub enum Command {
     Move {
         /// The number of the node that shall lead. Default: any other voter.
         node: Option<u64>,
+    },
+    /// Bring the leadership back to the data centre where it belongs.
+    #[command(
+        after_help = "One node leads all of a cluster, so there is no load to spread: this is for after a failover or an upgrade, when the
+leader is far from those who pay. It says what it would do, moves the leader once at most, and refuses while a voter is
+missing or the one that should lead lags. Typed again, it finds nothing to do.
+
+Examples:
+  jangbu leader balance --prefer seoul,daejeon --dry-run
+  jangbu leader balance --prefer seoul,daejeon"
+    )]
+    Balance {
+        /// The data centres in which the leader belongs, best first. One whose voters are all drained is passed over.
+        #[arg(long, required = true, value_name = "NAMES", value_delimiter = ',', env = "JANGBU_LEADER_PREFER")]
+        prefer: Vec<String>,
+        /// Only say what would happen.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -37,6 +57,7 @@ impl Command {
                 }
                 Leader { leader_id: status.leader_id, term: status.term }
             }
+            Command::Balance { prefer, dry_run } => return balance::run(global, &prefer, dry_run).await,
             Command::Move { node } => {
                 let (operator, _) = cluster::leader(global).await?;
                 let reply = operator.move_leader(node.unwrap_or(0)).await?;
