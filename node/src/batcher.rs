@@ -50,6 +50,7 @@ use crate::{
     leadership::{Leadership, Route},
     metrics::Metrics,
     proposer::Proposer,
+    traces::{HANDED_ON_MAX, Stretch, Trail},
     waves::Waves,
 };
 
@@ -130,14 +131,20 @@ impl Batcher {
     }
 
     /// Has the requests applied in one entry, in order, before `deadline`. Blocks on a quorum.
-    pub async fn submit(&self, requests: Vec<RequestView>, deadline: Instant) -> Result<Applied, CallError> {
+    pub async fn submit(
+        &self,
+        requests: Vec<RequestView>,
+        deadline: Instant,
+        trail: Trail,
+    ) -> Result<Applied, CallError> {
         let size = Size::of(&requests);
         let class = Class::of(&requests);
         let permit = self.admission.admit(class, requests.len(), size.bytes)?;
         let ticket = Ticket::new();
         let (reply, answer) = oneshot::channel();
         let caller = Caller(ticket.clone());
-        let work = Work { requests, size, class, arrived: Instant::now(), deadline, ticket, reply, _permit: permit };
+        let arrived = Instant::now();
+        let work = Work { requests, size, class, arrived, deadline, ticket, reply, trail, _permit: permit };
         self.inbox.send(work).map_err(|_| shutting_down())?;
         tokio::select! {
             biased;
@@ -177,6 +184,7 @@ struct Work {
     deadline: Instant,
     ticket: Arc<Ticket>,
     reply: oneshot::Sender<Result<Applied, CallError>>,
+    trail: Trail,
     _permit: Permit,
 }
 
@@ -277,11 +285,11 @@ pub struct WayOut {
 
 impl WayOut {
     /// Gets the body into the log, here or at the leader. Blocks on a quorum, at most until `deadline`.
-    async fn send(&self, route: Route, builder: BatchBuilder, deadline: Instant) -> Outcome {
+    async fn send(&self, route: Route, builder: BatchBuilder, traceparents: Vec<String>, deadline: Instant) -> Outcome {
         let attempt = async {
             match route {
                 Route::Here => self.proposer.propose(builder).await,
-                Route::There(id, node) => self.forwarder.forward(id, &node, builder, deadline).await,
+                Route::There(id, node) => self.forwarder.forward(id, &node, builder, traceparents, deadline).await,
                 Route::Unknown => Outcome::NotProposed,
             }
         };
@@ -489,19 +497,26 @@ impl Gatherer {
 }
 
 /// Sends one entry off and answers its works. Returns those that may be tried again.
-async fn settle(way_out: &WayOut, route: Route, entry: Vec<Work>) -> Vec<Work> {
+async fn settle(way_out: &WayOut, route: Route, mut entry: Vec<Work>) -> Vec<Work> {
+    let stretch = if let Route::Here = route { Stretch::Propose } else { Stretch::Forward };
+    entry.iter_mut().for_each(|work| work.trail.enters(stretch));
+    let traceparents = entry.iter().flat_map(|work| work.trail.traceparents()).take(HANDED_ON_MAX).collect();
     let deadline = entry.iter().map(|work| work.deadline).max().expect("an entry has works");
     let mut builder = BatchBuilder::new();
     for request in entry.iter().flat_map(|work| &work.requests) {
         builder.push(request.operation, &request.records);
     }
-    match way_out.send(route, builder, deadline).await {
+    match way_out.send(route, builder, traceparents, deadline).await {
         Outcome::Applied(applied) => {
             answer_each(entry, applied);
             Vec::new()
         }
         Outcome::NotProposed => {
-            entry.iter().for_each(|work| work.ticket.give_back());
+            for work in &mut entry {
+                work.ticket.give_back();
+                work.trail.fails("not proposed; tried again");
+                work.trail.enters(Stretch::Gather);
+            }
             entry
         }
         Outcome::Refused(error) => answer_all(entry, &error),
@@ -510,7 +525,8 @@ async fn settle(way_out: &WayOut, route: Route, entry: Vec<Work>) -> Vec<Work> {
 }
 
 fn answer_all(entry: Vec<Work>, error: &CallError) -> Vec<Work> {
-    for work in entry {
+    for mut work in entry {
+        work.trail.fails(&error.to_string());
         let _ = work.reply.send(Err(error.clone()));
     }
     Vec::new()
@@ -525,7 +541,10 @@ fn answer_each(entry: Vec<Work>, applied: Applied) {
     let asked: usize = entry.iter().map(|work| work.requests.len()).sum();
     assert_eq!(asked, replies.len(), "an entry is answered request by request");
     let mut replies = replies.into_iter();
-    for work in entry {
+    for mut work in entry {
+        work.trail.tells("jangbu.log_index", log_index as i64);
+        work.trail.tells("jangbu.term", term as i64);
+        work.trail.tells("jangbu.entry_requests", asked as i64);
         let replies = replies.by_ref().take(work.requests.len()).collect();
         // A caller that went away misses its answer and nothing else.
         let _ = work.reply.send(Ok(Applied { log_index, term, replies }));

@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub storage: Storage,
     #[serde(default)]
     pub logging: Logging,
+    #[serde(default)]
+    pub tracing: Tracing,
     /// Only a simulation sets these.
     #[serde(skip)]
     pub http2: Http2Overrides,
@@ -292,7 +294,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections open at each door from one address. 1 to 1,000,000.
     pub connections_per_address_max: usize,
-    /// Milliseconds that a client may leave an answer unread before its connection is cut. 100 to 3,600,000.
+    /// Milliseconds that a client may leave an answer unread before its connection is cut, or a message half sent before its call
+    /// is ended. 100 to 3,600,000.
     pub unread_ms_max: u64,
     /// Calls and packed requests that one caller (a certificate's name; without TLS, an address) may make in a second, and as
     /// many at once. 0: no bound; up to 1,000,000.
@@ -402,6 +405,38 @@ impl Default for Logging {
     }
 }
 
+/// What single calls went through, for an OpenTelemetry collector.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tracing {
+    /// Where spans are sent: an OTLP/gRPC receiver, http://host:port, in plain text. Absent: nothing is traced.
+    pub endpoint: Option<String>,
+    /// Of a million calls whose callers haven't decided (header `traceparent`), how many are traced. 0 to 1,000,000.
+    pub calls_per_million: u32,
+    /// Spans that wait to be sent, each under a kilobyte; those beyond are lost. 512 to 1,000,000.
+    pub queue_max: usize,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        // At the rate of the largest cluster some dozens a second: enough to see where time goes.
+        Self { endpoint: None, calls_per_million: 1_000, queue_max: 2_048 }
+    }
+}
+
+impl Tracing {
+    fn check(&self) -> Result<(), String> {
+        if let Some(endpoint) = &self.endpoint {
+            let address = endpoint.strip_prefix("http://").ok_or_else(|| {
+                format!("tracing.endpoint = \"{endpoint}\" is not http://host:port: spans are sent in plain text, to a collector beside the node")
+            })?;
+            check_address("tracing.endpoint", address)?;
+        }
+        within("tracing.calls_per_million", self.calls_per_million.into(), 0, 1_000_000)?;
+        within("tracing.queue_max", self.queue_max as u64, 512, 1_000_000)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -493,7 +528,7 @@ impl NodeConfig {
         if let Some(bytes) = storage.log_cache_bytes {
             within("storage.log_cache_bytes", bytes, 4 << 10, 64 << 30)?;
         }
-        Ok(())
+        self.tracing.check()
     }
 
     pub fn http2(&self) -> Http2Settings {
@@ -611,6 +646,7 @@ mod tests {
         assert_eq!(flush_events, Some(StateConfig::default().flush_events));
         assert_eq!(log_segment_bytes, Some(LogConfig::default().segment_bytes));
         assert_eq!(log_cache_bytes, Some(LogConfig::default().cache_bytes));
+        assert_eq!(config.tracing, Tracing::default());
     }
 
     #[test]
@@ -662,6 +698,17 @@ mod tests {
         let keys = |door: &str| format!("\n[tls.{door}]\ncertificate = \"a\"\nkey = \"b\"\nauthority = \"c\"");
         let whole = read(&(on + &keys("client") + &keys("peer"))).unwrap();
         assert_eq!(whole.tls.believed_cluster().as_deref(), Some("demo"));
+    }
+
+    #[test]
+    fn a_collector_is_at_an_address_in_plain_text() {
+        let with = |setting: &str| read(&format!("{SMALLEST}\n[tracing]\n{setting}"));
+        assert!(with("endpoint = \"http://127.0.0.1:4317\"").is_ok());
+        for endpoint in ["https://127.0.0.1:4317", "127.0.0.1:4317", "http://nowhere"] {
+            let error = with(&format!("endpoint = \"{endpoint}\"")).unwrap_err();
+            assert!(error.contains("tracing.endpoint"), "{error}");
+        }
+        assert!(with("calls_per_million = 1000001").unwrap_err().contains("tracing.calls_per_million"));
     }
 
     #[test]

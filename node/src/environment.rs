@@ -9,10 +9,12 @@
 //!
 //! Not here: the disk's own seams (`raft_store::{vfs, blocking, engine}`), which [`StoreEnv`] only carries.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use jangbu_proto::transport::{TcpTransport, Transport};
 use jangbu_raft_store::StoreEnv;
+
+use crate::traces::Traces;
 
 /// What a node stands on. Cheap to clone.
 #[derive(Clone)]
@@ -22,16 +24,24 @@ pub struct Environment {
     pub entropy: Arc<dyn Entropy>,
     pub store: StoreEnv,
     pub log_lines_lost: LinesLost,
+    pub term: Term,
+    pub traces: Traces,
 }
 
 /// How many lines this process wanted to log and couldn't: whoever set up the logging knows. Only counted, never acted upon.
 pub type LinesLost = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The term that this node is in, for whoever writes its log: lines of several nodes are told apart by it. 0: none yet. Only
+/// written here, never acted upon.
+pub type Term = Arc<AtomicU64>;
 
 impl Environment {
     /// Real sockets, the system clock, the operating system's randomness, real disks; and a log that loses nothing.
     pub fn production() -> Self {
         Self {
             log_lines_lost: Arc::new(|| 0),
+            term: Term::default(),
+            traces: Traces::default(),
             transport: Arc::new(TcpTransport),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),

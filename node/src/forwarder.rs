@@ -37,7 +37,14 @@ impl Forwarder {
     }
 
     /// Blocks on the leader and its quorum; the caller keeps the deadline.
-    pub async fn forward(&self, leader: u64, node: &NodeInfo, builder: BatchBuilder, deadline: Instant) -> Outcome {
+    pub async fn forward(
+        &self,
+        leader: u64,
+        node: &NodeInfo,
+        builder: BatchBuilder,
+        traceparents: Vec<String>,
+        deadline: Instant,
+    ) -> Outcome {
         let requests_count = builder.len();
         let link = self.peers.link(leader, node, Purpose::Append);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -47,6 +54,7 @@ impl Forwarder {
             // The leader stamps the time.
             requests: builder.finish(0),
             deadline_ms: left.as_millis() as u32,
+            traceparents,
         };
         let mut client = match link.client() {
             Ok(client) => client,
@@ -83,7 +91,12 @@ fn failed(status: &Status) -> Outcome {
             what: "requests at the leader",
             retry_after: told.retry_after.unwrap_or(Duration::from_millis(100)),
         }),
-        _ if status.code() == Code::PermissionDenied || never_connected(status) => Outcome::NotProposed,
+        // Removed, and yet to hear of it: whoever waits here would wait in vain, and any other node can take it.
+        _ if status.code() == Code::PermissionDenied => {
+            let message = "the leader doesn't take this node for a member; ask another one";
+            Outcome::Refused(CallError::unavailable(reason::NOT_READY, message))
+        }
+        _ if never_connected(status) => Outcome::NotProposed,
         _ if planted::is(Bug::DoubtIsDenied) => Outcome::NotProposed,
         _ => Outcome::Unknown,
     }
@@ -99,4 +112,16 @@ fn never_connected(status: &Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_of_a_node_that_was_removed_are_sent_elsewhere_at_once() {
+        let removed = reason::status(Code::PermissionDenied, reason::NOT_A_MEMBER, "node 3 is being removed");
+        let outcome = failed(&removed);
+        assert!(matches!(outcome, Outcome::Refused(CallError::Unavailable { reason: reason::NOT_READY, .. })));
+    }
 }

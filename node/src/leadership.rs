@@ -5,7 +5,7 @@
 //!
 //! Not here: whether that leader still leads. Only a quorum can say so (`reader.rs`, `proposer.rs`).
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use jangbu_proto::entry::NodeInfo;
 use jangbu_raft_store::{Raft, TypeConfig};
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::metrics::Metrics;
+use crate::{environment::Term, metrics::Metrics};
 
 /// The leader of one term.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,11 +59,14 @@ impl Leadership {
 pub fn watch(
     raft: &Raft,
     told: Arc<Metrics>,
+    term: Term,
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
-    let (sender, receiver) = watch::channel(read(&metrics));
+    let first = read(&metrics);
+    term.store(first.term, Ordering::Relaxed);
+    let (sender, receiver) = watch::channel(first);
     tasks.spawn(async move {
         loop {
             tokio::select! {
@@ -72,6 +75,7 @@ pub fn watch(
                 changed = metrics.changed() => if changed.is_err() { return },
             }
             let now = read(&metrics);
+            term.store(now.term, Ordering::Relaxed);
             sender.send_if_modified(|before| {
                 let changed = *before != now;
                 if changed {

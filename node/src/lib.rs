@@ -5,6 +5,7 @@
 //!      └────► reader ──────────────────► raft-store
 //!     peers: the wires between replicas
 //!     backup: what a backup reads of a node
+//!     traces: what single calls went through
 //!     access, keys: who may what, and what proves who somebody is
 //!     membership, administration, hearsay, succession, abdication, pulse, snapshots, digests: what a cluster needs to stay one
 //!
@@ -44,6 +45,7 @@ pub mod service_manager;
 pub mod shutdown;
 pub mod snapshots;
 pub mod succession;
+pub mod traces;
 pub mod waves;
 
 pub use config::NodeConfig;

@@ -1,13 +1,16 @@
 //! `jangbud`: one node of a Jangbu cluster.
 
-use std::{fmt, fs, path::PathBuf, process::ExitCode, sync::Arc, sync::mpsc, thread, time::Duration};
+use std::{
+    fmt, fs, path::PathBuf, process::ExitCode, sync::Arc, sync::atomic::Ordering, sync::mpsc, thread, time::Duration,
+};
 
 use clap::Parser;
 use jangbu_node::{
     Environment, Node, NodeConfig,
     config::{ENVIRONMENT_PREFIX, LogFormat, Logging},
-    environment::LinesLost,
+    environment::{LinesLost, Term},
     service_manager::ServiceManager,
+    traces::Exporter,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +73,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // Dropping it writes what is still buffered.
-    let (writer, lines_lost) = log_to_stderr(&config.logging, config.node_id);
+    let term = Term::default();
+    let (writer, lines_lost) = log_to_stderr(&config.logging, config.node_id, term.clone());
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = match builder.enable_all().thread_name("jangbud").worker_threads(worker_threads(&config)).build() {
         Ok(runtime) => runtime,
@@ -81,7 +85,7 @@ fn main() -> ExitCode {
     };
     // As a task: this thread is none of the runtime's, and each time it is woken costs more than the work it is woken for.
     let ended = runtime
-        .block_on(runtime.spawn(serve(config, lines_lost)))
+        .block_on(runtime.spawn(serve(config, lines_lost, term)))
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     drop(writer);
     if let Err(error) = &ended {
@@ -126,7 +130,7 @@ fn keep_large_blocks() {
     }
 }
 
-async fn serve(config: NodeConfig, log_lines_lost: LinesLost) -> anyhow::Result<()> {
+async fn serve(config: NodeConfig, log_lines_lost: LinesLost, term: Term) -> anyhow::Result<()> {
     let manager = Arc::new(ServiceManager::from_environment());
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -148,11 +152,18 @@ async fn serve(config: NodeConfig, log_lines_lost: LinesLost) -> anyhow::Result<
         }
         leave(1);
     });
-    let node = Node::start(config, Environment { log_lines_lost, ..Environment::production() }).await?;
+    let exporter = Exporter::start(&config.tracing, config.node_id).map_err(anyhow::Error::msg)?;
+    let traces = exporter.as_ref().map(Exporter::traces).unwrap_or_default();
+    let node = Node::start(config, Environment { log_lines_lost, term, traces, ..Environment::production() }).await?;
     manager.tell("READY=1");
     let core_answers = node.core_answers();
     tokio::spawn(async move { manager.keep_telling(core_answers).await });
-    Ok(node.serve(stop).await?)
+    let ended = node.serve(stop).await;
+    if let Some(exporter) = exporter {
+        #[expect(clippy::disallowed_methods, reason = "the node has ended; nothing of it is simulated")]
+        let _ = tokio::task::spawn_blocking(|| exporter.stop()).await; // nothing is lost but spans
+    }
+    Ok(ended?)
 }
 
 fn read_config(arguments: &Arguments) -> Result<NodeConfig, String> {
@@ -163,7 +174,7 @@ fn read_config(arguments: &Arguments) -> Result<NodeConfig, String> {
 
 /// A node must not wait for whoever reads its log: lines are written by a thread of their own, and lost when it can't
 /// keep up. How many were lost is counted.
-fn log_to_stderr(logging: &Logging, node_id: u64) -> (WorkerGuard, LinesLost) {
+fn log_to_stderr(logging: &Logging, node_id: u64, term: Term) -> (WorkerGuard, LinesLost) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES_MAX).lossy(true);
     let (writer, guard) = builder.thread_name("log").finish(std::io::stderr());
     let lost = writer.error_counter();
@@ -171,15 +182,17 @@ fn log_to_stderr(logging: &Logging, node_id: u64) -> (WorkerGuard, LinesLost) {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match logging.format {
         LogFormat::Text => subscriber.with_ansi(false).init(),
-        LogFormat::Json => subscriber.json().map_event_format(|json| OfNode { json, node_id }).init(),
+        LogFormat::Json => subscriber.json().map_event_format(|json| OfNode { json, node_id, term }).init(),
     }
     (guard, Arc::new(move || lost.dropped_lines() as u64))
 }
 
-/// Lines of JSON that say which node they are of: they meet those of other nodes where logs are gathered.
+/// Lines of JSON that say which node they are of, and in which term it was: they meet those of other nodes where logs are
+/// gathered.
 struct OfNode {
     json: Format<Json>,
     node_id: u64,
+    term: Term,
 }
 
 impl<S, N> FormatEvent<S, N> for OfNode
@@ -192,6 +205,6 @@ where
         let mut line = String::new();
         self.json.format_event(context, Writer::new(&mut line), event)?;
         let fields = line.strip_prefix('{').unwrap_or(&line);
-        write!(writer, "{{\"node_id\":{},{fields}", self.node_id)
+        write!(writer, "{{\"node_id\":{},\"term\":{},{fields}", self.node_id, self.term.load(Ordering::Relaxed))
     }
 }

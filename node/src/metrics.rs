@@ -34,7 +34,11 @@ use prometheus_client::{
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::{admission::Class, machine::Machine};
+use crate::{
+    admission::Class,
+    machine::Machine,
+    traces::{CallSpan, Trail},
+};
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 type FloatCounter = Counter<f64, AtomicU64>;
@@ -289,7 +293,7 @@ impl Metrics {
 
     /// Begins to measure a call; [`Call::end`] counts it.
     pub fn call(self: &Arc<Self>, method: &'static str) -> Call {
-        Call { metrics: self.clone(), method, began: Instant::now() }
+        Call { metrics: self.clone(), method, began: Instant::now(), span: None }
     }
 
     /// `at_s`: seconds since the Unix epoch. 0: there is none.
@@ -419,15 +423,29 @@ pub struct Call {
     metrics: Arc<Metrics>,
     method: &'static str,
     began: Instant,
+    span: Option<Box<CallSpan>>,
 }
 
 impl Call {
+    /// With a span, if the call is traced.
+    pub fn traced(self, span: Option<Box<CallSpan>>) -> Self {
+        Self { span, ..self }
+    }
+
+    /// The way of its requests into the log.
+    pub fn trail(&self) -> Trail {
+        self.span.as_ref().map(|span| span.trail()).unwrap_or_default()
+    }
+
     pub fn end<T>(self, answer: Result<T, Status>) -> Result<T, Status> {
         let code = answer.as_ref().map_or_else(|status| status.code(), |_| tonic::Code::Ok);
         let labels = CallLabels { method: self.method, code: format!("{code:?}") };
         self.metrics.calls.get_or_create(&labels).inc();
         let duration = self.metrics.call_duration.get_or_create(&MethodLabels { method: self.method }).clone();
         duration.observe(self.began.elapsed().as_secs_f64());
+        if let Some(span) = self.span {
+            span.end(&answer);
+        }
         answer
     }
 }

@@ -56,6 +56,7 @@ use crate::{
     shutdown,
     snapshots::Snapshots,
     succession,
+    traces::Traces,
 };
 
 /// How long the last tasks may take to end once they are told to.
@@ -305,6 +306,7 @@ struct Rooms {
     clock_skew: Arc<ClockSkew>,
     gate: Arc<Gate>,
     clock: Arc<dyn Clock>,
+    traces: Traces,
     state: jangbu_raft_store::StateReader,
     endings: mpsc::UnboundedReceiver<NodeError>,
     client_tasks: TaskTracker,
@@ -337,7 +339,7 @@ impl Rooms {
         let raft = Raft::build(config.node_id, raft_config, network, log.clone(), state).await;
         let raft = raft.map_err(|fatal| NodeError::RaftStopped(fatal.to_string()))?;
 
-        let leadership = leadership::watch(&raft, metrics.clone(), &tasks, stop_all.clone());
+        let leadership = leadership::watch(&raft, metrics.clone(), environment.term.clone(), &tasks, stop_all.clone());
         let applied = AppliedIndex::watch(&raft, &tasks, stop_all.clone());
         let (end, endings) = mpsc::unbounded_channel();
         let gate = Arc::new(Gate::new(identity.clone(), raft.clone(), state_reader.clone(), end.clone()));
@@ -474,6 +476,7 @@ impl Rooms {
             clock_skew,
             gate,
             clock: environment.clock,
+            traces: environment.traces,
             state: state_reader,
             endings,
             client_tasks,
@@ -585,6 +588,7 @@ impl Rooms {
             metrics: self.metrics.clone(),
             tasks: self.client_tasks.clone(),
             closing: self.stop_clients.clone(),
+            traces: self.traces.clone(),
         }
     }
 
@@ -617,6 +621,7 @@ impl Rooms {
             clock_skew: self.clock_skew.clone(),
             deadline_max: self.config.limits.deadline_max(),
             tasks: self.tasks.clone(),
+            traces: self.traces.clone(),
         }
     }
 }

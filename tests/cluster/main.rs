@@ -4,11 +4,13 @@
 //!     durability    what a disk does to a node stays that node's trouble
 //!     idempotency   a transfer id has at most one effect, however often and wherever it is asked
 //!     membership    nodes come, go, are replaced, and are never taken for another
+//!     growing       a cluster grows, shrinks and moves, and no client notices
 //!     doors         what makes no sense is refused by name, and harms nobody
 //!     access        who belongs is let in, and does what was granted; nobody else, nothing else
 //!     hostile       callers that mean harm are cut off, and nobody else notices
 //!     shutdown      a node that is told to stop finishes, hands over and goes
 //!     service       whoever starts it and reads its log is told the truth, and never waited for
+//!     traces        whoever follows one call finds its way, and nobody waits for whoever follows
 //!     streams       the packed stream keeps the same promises
 //!     time          log time decides what expires, and never runs backwards
 //!     command       the operator's command tells what is true
@@ -29,6 +31,7 @@ mod command;
 mod doors;
 mod durability;
 mod failover;
+mod growing;
 mod hostile;
 mod idempotency;
 mod inspect;
@@ -39,4 +42,5 @@ mod service;
 mod shutdown;
 mod streams;
 mod time;
+mod traces;
 mod verdict;

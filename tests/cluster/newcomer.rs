@@ -11,7 +11,7 @@ use jangbu_tests::{Cluster, Process, Settings, Signal, jangbu, replicas_agree, u
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{CONFLICT, UNAVAILABLE, USAGE, WELL, ask, exits};
+use crate::command::{CONFLICT, DENIED, UNAVAILABLE, USAGE, WELL, ask, exits};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_made_of_fresh_nodes_by_hand_and_grows() {
@@ -137,6 +137,33 @@ async fn a_demo_that_is_interrupted_leaves_nothing_behind_and_one_that_makes_no_
     running.ended("it was interrupted").await.assert_gave_up_saying(&["interrupted"]);
     assert_eq!(processes_of(&dir), 0, "no node is left");
     assert!(!dir.exists(), "nor what they kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dev_cluster_opens_to_a_token_alone_and_not_to_whoever_shows_nothing() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let jangbu = |arguments: &[&str]| {
+        let mut command = Command::new(jangbu());
+        command.args(arguments).current_dir(folder.path()).env_remove("JANGBU_ENDPOINTS");
+        command.output().expect("the command starts")
+    };
+    let well = |arguments: &[&str]| {
+        let output = jangbu(arguments);
+        assert_eq!(output.status.code(), Some(WELL), "{arguments:?}: {}", complaint(&output));
+        output
+    };
+    well(&["dev", "start", "--nodes", "1"]);
+    well(&["upgrade", "finalize"]);
+    well(&["token", "create", "shop", "--role", "reader", "--ledgers", "7", "--out", "shop.token"]);
+    let status = json(&well(&["cluster", "status", "-o", "json"]));
+    let endpoint = status[0]["endpoint"].as_str().expect("it has an address");
+    let stranger = ["--endpoints", endpoint, "--ca", "jangbu-dev/certs/client-authority.crt"];
+    let ask = ["account", "list", "--ledger", "7"];
+    well(&[&stranger[..], &["--token-file", "shop.token"], &ask].concat());
+    let refused = jangbu(&[&stranger[..], &ask].concat());
+    assert_eq!(refused.status.code(), Some(DENIED), "{}", complaint(&refused));
+    assert!(complaint(&refused).contains("--token-file"), "{}", complaint(&refused));
+    well(&["dev", "stop", "--remove"]);
 }
 
 /// How many nodes run that keep their data in this folder.

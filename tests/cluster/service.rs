@@ -62,20 +62,24 @@ async fn a_log_that_nobody_reads_keeps_no_payment_waiting_and_what_is_lost_is_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_in_json_is_lines_of_json_that_name_their_node() {
+async fn a_log_in_json_is_lines_of_json_that_name_their_node_and_its_term() {
     let mut cluster = Cluster::unborn(Settings { nodes_count: 1, ..Settings::default() });
     cluster.node_mut(1).start_in(&[("JANGBU__LOGGING__FORMAT", "json".to_owned())], None);
-    let serving = async || cluster.node(1).words().contains("serving").then(|| cluster.node(1).words());
-    let words = until("it says that it serves", serving).await;
+    cluster.initialize().await;
+    cluster.serves().await;
+    let leading = async || cluster.node(1).words().contains("\"leader\":1").then(|| cluster.node(1).words());
+    let words = until("it says that it leads", leading).await;
     // The harness has written the first line; the last may be on its way.
-    let whole = words.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let lines: Vec<&str> = whole.filter(|line| !line.starts_with("---")).collect();
-    assert!(!lines.is_empty());
-    for line in lines {
+    let whole = words.split_inclusive('\n').filter(|line| line.ends_with('\n') && !line.starts_with("---"));
+    let mut terms = Vec::new();
+    for line in whole {
         let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!(line["node_id"], 1, "{line}");
         assert!(line["level"].is_string() && line["fields"]["message"].is_string(), "{line}");
+        terms.push(line["term"].as_u64().expect("each line has a term"));
     }
+    assert_eq!(terms.first(), Some(&0), "before there was a cluster");
+    assert_eq!(terms.last(), Some(&cluster.status(1).await.term), "{terms:?}");
     cluster.kill_all();
 }
 

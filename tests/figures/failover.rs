@@ -23,7 +23,7 @@ pub(crate) async fn measure(report: &mut Report) {
         let killed_at = Instant::now();
         cluster.node_mut(leader).kill();
         payer.progresses(300, "after the kill").await;
-        let pause = payer.longest_pause(killed_at);
+        let pause = payer.waits(killed_at).longest();
         pauses_ms.push(pause.as_secs_f64() * 1e3);
         cluster.node_mut(leader).start();
     }

@@ -42,6 +42,6 @@ pub use jangbu_proto::convert::Consistency;
 pub use journal::{Fate, Journal};
 pub use judge::{judge, replicas_agree};
 pub use node::{Addresses, Node};
-pub use payer::{ACCOUNTS, LEDGER, Payer, Payments, open_accounts, payment};
+pub use payer::{ACCOUNTS, LEDGER, Payer, Payments, Waits, open_accounts, payment};
 pub use process::{Ended, Process, Signal};
 pub use wait::{DEADLINE, until, until_ok};

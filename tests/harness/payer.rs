@@ -98,14 +98,15 @@ impl Payer {
         .await;
     }
 
-    /// The longest that any caller had to wait between two acknowledgements, the later one after `since`.
-    pub fn longest_pause(&self, since: Instant) -> Duration {
-        let longest_of = |beats: &Arc<Beats>| {
+    /// How long callers waited from one acknowledgement to the next, where the later one came after `since`.
+    pub fn waits(&self, since: Instant) -> Waits {
+        let mut waits = Vec::new();
+        for beats in &self.beats {
             let beats = beats.lock().expect("nothing here panics while it holds the lock");
-            let pauses = beats.windows(2).filter(|pair| pair[1] > since).map(|pair| pair[1] - pair[0]);
-            pauses.max().unwrap_or_default()
-        };
-        self.beats.iter().map(longest_of).max().unwrap_or_default()
+            waits.extend(beats.windows(2).filter(|pair| pair[1] > since).map(|pair| pair[1] - pair[0]));
+        }
+        waits.sort_unstable();
+        Waits(waits)
     }
 
     /// Lets each caller finish what it has asked.
@@ -115,6 +116,22 @@ impl Payer {
             caller.await.expect("a caller must not panic");
         }
         Arc::into_inner(self.journal).expect("the callers are gone")
+    }
+}
+
+/// In ascending order. A caller is sequential, so each is also how long a request took, its retries included.
+pub struct Waits(Vec<Duration>);
+
+impl Waits {
+    pub fn longest(&self) -> Duration {
+        self.0.last().copied().unwrap_or_default()
+    }
+
+    /// For people who run the test with `--nocapture`.
+    pub fn print(&self, when: &str) {
+        let at = |share: f64| self.0.get((self.0.len() as f64 * share) as usize).copied().unwrap_or_default();
+        let (p50, p99, longest) = (at(0.5), at(0.99), self.longest());
+        println!("{when}: {} requests, p50 {p50:.1?}, p99 {p99:.1?}, longest {longest:.1?}", self.0.len());
     }
 }
 

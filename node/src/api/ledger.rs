@@ -34,6 +34,7 @@ use crate::{
     error::CallError,
     metrics::{Call, Metrics},
     reader::Reader,
+    traces::{Traces, Trail},
 };
 
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub struct LedgerService {
     pub state: StateReader,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
+    pub traces: Traces,
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled: requests in flight are answered, new ones are not taken.
     pub closing: CancellationToken,
@@ -56,10 +58,11 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::CreateAccountsRequest>,
     ) -> Result<Response<v1::CreateAccountsReply>, Status> {
-        let call = self.metrics.call("create_accounts");
+        let call = self.begin("create_accounts", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let records = convert::pack_accounts(request.get_ref());
-        let written = self.write(&Access::of(&request), Operation::CreateAccounts, records, deadline).await;
+        let written =
+            self.write(&Access::of(&request), Operation::CreateAccounts, records, deadline, call.trail()).await;
         call.end(written).map(|(at, reply)| Response::new(convert::create_accounts_reply(at, &reply)))
     }
 
@@ -67,10 +70,11 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::CreateTransfersRequest>,
     ) -> Result<Response<v1::CreateTransfersReply>, Status> {
-        let call = self.metrics.call("create_transfers");
+        let call = self.begin("create_transfers", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let records = convert::pack_transfers(request.get_ref());
-        let written = self.write(&Access::of(&request), Operation::CreateTransfers, records, deadline).await;
+        let written =
+            self.write(&Access::of(&request), Operation::CreateTransfers, records, deadline, call.trail()).await;
         call.end(written).map(|(at, reply)| Response::new(convert::create_transfers_reply(at, &reply)))
     }
 
@@ -78,7 +82,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::LookupAccountsRequest>,
     ) -> Result<Response<v1::AccountsReply>, Status> {
-        let call = self.metrics.call("lookup_accounts");
+        let call = self.begin("lookup_accounts", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let ids = convert::ids(&request.ids).map(|ids| ids.into_iter().map(AccountId).collect());
@@ -92,7 +96,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::LookupTransfersRequest>,
     ) -> Result<Response<v1::TransfersReply>, Status> {
-        let call = self.metrics.call("lookup_transfers");
+        let call = self.begin("lookup_transfers", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let ids = convert::ids(&request.ids).map(|ids| ids.into_iter().map(TransferId).collect());
@@ -106,7 +110,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::GetAccountTransfersRequest>,
     ) -> Result<Response<v1::TransfersReply>, Status> {
-        let call = self.metrics.call("get_account_transfers");
+        let call = self.begin("get_account_transfers", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::account_filter(request.filter.as_ref());
@@ -120,7 +124,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::GetAccountBalancesRequest>,
     ) -> Result<Response<v1::AccountBalancesReply>, Status> {
-        let call = self.metrics.call("get_account_balances");
+        let call = self.begin("get_account_balances", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::account_filter(request.filter.as_ref());
@@ -133,7 +137,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::QueryAccountsRequest>,
     ) -> Result<Response<v1::AccountsReply>, Status> {
-        let call = self.metrics.call("query_accounts");
+        let call = self.begin("query_accounts", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::query_filter(request.filter.as_ref());
@@ -147,7 +151,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::QueryTransfersRequest>,
     ) -> Result<Response<v1::TransfersReply>, Status> {
-        let call = self.metrics.call("query_transfers");
+        let call = self.begin("query_transfers", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let filter = convert::query_filter(request.filter.as_ref());
@@ -161,7 +165,7 @@ impl Ledger for LedgerService {
         &self,
         request: Request<v1::GetChangeEventsRequest>,
     ) -> Result<Response<v1::ChangeEventsReply>, Status> {
-        let call = self.metrics.call("get_change_events");
+        let call = self.begin("get_change_events", &request);
         let deadline = deadline(request.metadata(), &self.limits);
         let (access, request) = (Access::of(&request), request.into_inner());
         let filter = allowed(convert::change_events_filter(request.filter.as_ref()), |_| access.check_all());
@@ -174,11 +178,17 @@ impl Ledger for LedgerService {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
-        Ok(Response::new(submit::serve(self.clone(), Access::of(&request), request.into_inner())))
+        let parent = self.traces.parent(request.metadata());
+        Ok(Response::new(submit::serve(self.clone(), Access::of(&request), parent, request.into_inner())))
     }
 }
 
 impl LedgerService {
+    fn begin<T>(&self, method: &'static str, request: &Request<T>) -> Call {
+        let parent = self.traces.parent(request.metadata());
+        self.metrics.call(method).traced(self.traces.call(method, &parent))
+    }
+
     /// Has one request applied. Blocks on a quorum.
     pub(super) async fn write(
         &self,
@@ -186,12 +196,13 @@ impl LedgerService {
         operation: Operation,
         records: Result<bytes::Bytes, jangbu_proto::Malformed>,
         deadline: Instant,
+        trail: Trail,
     ) -> Result<(v1::AppliedAt, ReplyView), Status> {
         let records = records.map_err(|malformed| to_status(malformed.into()))?;
         let events_count = events_count(records.len()).map_err(|malformed| to_status(malformed.into()))?;
         access.check_records(operation, &records).map_err(to_status)?;
         let request = RequestView { operation, events_count, records: records.clone() };
-        let applied = self.batcher.submit(vec![request], deadline).await;
+        let applied = self.batcher.submit(vec![request], deadline, trail).await;
         let applied = applied.map_err(|error| {
             let ids: Vec<u128> = convert::record_ids(&records).collect();
             to_status_with_ids(error, ids.into_iter())

@@ -19,26 +19,28 @@ use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 
 use super::{ledger::LedgerService, status::to_status};
-use crate::access::Access;
+use crate::{access::Access, traces::Parent};
 
 type Reply = Result<v1::SubmitReply, Status>;
 
 pub fn serve(
     service: LedgerService,
     access: Access,
+    parent: Parent,
     requests: Streaming<v1::SubmitRequest>,
 ) -> BoxStream<'static, Reply> {
     let window = service.limits.stream_window_max;
     // One place per request in flight: an answer never waits for room.
     let (replies, outgoing) = mpsc::channel(window);
     let tasks = service.tasks.clone();
-    tasks.spawn(run(service, access, requests, replies, window));
+    tasks.spawn(run(service, access, parent, requests, replies, window));
     Box::pin(stream::unfold(outgoing, |mut outgoing| async { Some((outgoing.recv().await?, outgoing)) }))
 }
 
 async fn run(
     service: LedgerService,
     access: Access,
+    parent: Parent,
     requests: Streaming<v1::SubmitRequest>,
     replies: mpsc::Sender<Reply>,
     window: usize,
@@ -65,7 +67,7 @@ async fn run(
         });
     requests
         .for_each_concurrent(window, |request| async {
-            let reply = answer(&service, &access, request).await;
+            let reply = answer(&service, &access, &parent, request).await;
             // Whoever hung up will ask again with the same ids.
             let _ = replies.send(Ok(reply)).await;
         })
@@ -75,14 +77,22 @@ async fn run(
     }
 }
 
-async fn answer(service: &LedgerService, access: &Access, request: v1::SubmitRequest) -> v1::SubmitReply {
-    let call = service.metrics.call("submit");
+/// Each request is a call of its own in the trace that the stream belongs to.
+async fn answer(
+    service: &LedgerService,
+    access: &Access,
+    parent: &Parent,
+    request: v1::SubmitRequest,
+) -> v1::SubmitReply {
+    let call = service.metrics.call("submit").traced(service.traces.call("submit", parent));
     let tag = request.tag;
     let deadline = Instant::now() + limit(service, request.deadline_ms);
     let written = match (access.admit_one_more(), convert::submitted(request)) {
         (Err(refused), _) => Err(to_status(refused)),
         (_, Err(malformed)) => Err(reason::malformed(&malformed)),
-        (Ok(()), Ok((operation, records))) => service.write(access, operation, Ok(records), deadline).await,
+        (Ok(()), Ok((operation, records))) => {
+            service.write(access, operation, Ok(records), deadline, call.trail()).await
+        }
     };
     let outcome = match call.end(written) {
         Ok((at, reply)) => Outcome::Applied(convert::applied(at, &reply)),

@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{append, convert, envelope::Gate, snapshot::Reception};
 use crate::{
     access::PeerCaller, administration::Administration, api::status::to_status, batcher::Batcher,
-    clock_skew::ClockSkew, error::CallError, leadership::Leadership, reader::Reader,
+    clock_skew::ClockSkew, error::CallError, leadership::Leadership, reader::Reader, traces::Traces,
 };
 
 pub struct PeerService {
@@ -45,6 +45,7 @@ pub struct PeerService {
     pub clock_skew: Arc<ClockSkew>,
     pub deadline_max: Duration,
     pub tasks: TaskTracker,
+    pub traces: Traces,
 }
 
 #[tonic::async_trait]
@@ -147,8 +148,8 @@ impl Peer for PeerService {
         // Not handed on a second time: whoever forwarded looks for the leader itself.
         self.must_lead()?;
         let limit = Duration::from_millis(request.deadline_ms.into()).min(self.deadline_max);
-        let applied =
-            self.batcher.submit(batch.requests().cloned().collect(), arrived + limit).await.map_err(to_status)?;
+        let (requests, trail) = (batch.requests().cloned().collect(), self.traces.handed_on(&request.traceparents));
+        let applied = self.batcher.submit(requests, arrived + limit, trail).await.map_err(to_status)?;
         let mut replies = RepliesBuilder::new();
         for reply in &applied.replies {
             replies.push(reply.timestamp, reply.answers());

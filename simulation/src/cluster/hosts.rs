@@ -11,7 +11,9 @@ use std::{
 
 use jangbu_node::{
     Environment, NodeConfig,
-    config::{Advertise, Http2Overrides, Limits, Listen, Logging, Network, Storage, Tls},
+    config::{Advertise, Http2Overrides, Limits, Listen, Logging, Network, Storage, Tls, Tracing},
+    environment::Term,
+    traces::Traces,
 };
 use jangbu_raft_store::{
     StoreEnv,
@@ -180,6 +182,8 @@ impl Host {
             clock: Arc::new(self.clock),
             entropy: self.entropy,
             log_lines_lost: Arc::new(|| 0),
+            term: Term::default(),
+            traces: Traces::default(),
             store: StoreEnv {
                 log_vfs: mount,
                 state_vfs,
@@ -222,6 +226,7 @@ fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig 
             log_cache_bytes: Some(tuning.cache_bytes),
         },
         logging: Logging::default(),
+        tracing: Tracing::default(),
         http2: Http2Overrides { reset_stream_duration: Some(RESET_STREAM_DURATION), fixed_date: true },
     }
 }
