@@ -205,8 +205,8 @@ mod tests {
         Some(frame.map(|frame| frame.into_data().expect("data")))
     }
 
-    #[test]
-    fn messages_that_are_whole_take_no_room_wherever_frames_are_cut() {
+    #[tokio::test]
+    async fn messages_that_are_whole_take_no_room_wherever_frames_are_cut() {
         let stream = [head(3), vec![7; 3], head(0), head(1), vec![8]].concat();
         for cut in 0..stream.len() {
             let room = Room::default();
@@ -221,8 +221,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_begun_has_room_for_all_of_it_or_waits() {
+    #[tokio::test]
+    async fn what_is_begun_has_room_for_all_of_it_or_waits() {
         let room = Room::default();
         let large = BYTES_MAX / 2 + 1;
         let mut one = begun(&room, [head(large), vec![0; large]]);
