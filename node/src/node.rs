@@ -393,6 +393,7 @@ impl Rooms {
             applied: applied.clone(),
             after_log_bytes: config.storage.snapshot_after_log_bytes,
             refused: peers.common.snapshot_refused.clone(),
+            sendings: peers.common.snapshots_sent.clone(),
         });
         let backup = Backup {
             raft: raft.clone(),

@@ -52,6 +52,7 @@ use crate::{
     environment::{Clock, Environment},
     hearsay::Hearsay,
     identity::Identity,
+    snapshots::Sendings,
 };
 
 /// The one group there is. Every path, record and call names it already.
@@ -78,6 +79,8 @@ pub struct Common {
     pub clock: Arc<dyn Clock>,
     /// A peer refused the snapshot that it was sent: `Snapshots` takes another.
     pub snapshot_refused: Arc<Notify>,
+    /// `Snapshots` leaves them the log that they need.
+    pub snapshots_sent: Arc<Sendings>,
     /// The bare network.
     network: Arc<dyn Transport>,
     /// `None`: nodes speak in plain text.
@@ -111,6 +114,7 @@ impl Peers {
             timings,
             clock: environment.clock.clone(),
             snapshot_refused: Arc::default(),
+            snapshots_sent: Arc::default(),
             network: environment.transport.clone(),
             to_nodes,
             settings,

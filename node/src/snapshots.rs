@@ -3,9 +3,15 @@
 //! openraft counts entries; an entry may hold one transfer or eight thousand, so bytes are counted here. Behind a
 //! snapshot, openraft purges the log by itself and keeps `log_entries_kept`.
 //!
+//! A peer that was sent a snapshot needs the log behind it. If the next snapshot purged that log, the peer would be sent the
+//! next one, and under load so on for ever; so the node waits for it, up to [`PATIENCE`] times as many bytes.
+//!
 //! Not here: what a snapshot is (`raft_store::snapshot`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use jangbu_proto::reason;
@@ -20,6 +26,12 @@ use crate::{applied::AppliedIndex, error::CallError};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How much longer than usual the log may grow while a peer needs it.
+const PATIENCE: u64 = 8;
+
+/// A peer that has installed its snapshot has taken up the log behind it within this time, or won't soon.
+const TAKES_UP_WITHIN: Duration = Duration::from_secs(10);
+
 pub struct Snapshots {
     pub raft: Raft,
     pub log: LogStats,
@@ -27,6 +39,45 @@ pub struct Snapshots {
     pub after_log_bytes: u64,
     /// A peer was sent the newest and will not have it.
     pub refused: Arc<Notify>,
+    pub sendings: Arc<Sendings>,
+}
+
+/// Which snapshots this node is sending, and when the last one was over.
+#[derive(Default)]
+pub struct Sendings(Mutex<Sent>);
+
+#[derive(Default)]
+struct Sent {
+    under_way: usize,
+    last_over: Option<Instant>,
+}
+
+/// A snapshot on its way to a peer; it is over when this is dropped.
+pub struct Sending<'a>(&'a Sendings);
+
+impl Sendings {
+    pub fn begin(&self) -> Sending<'_> {
+        self.now().under_way += 1;
+        Sending(self)
+    }
+
+    /// Whether a peer may still need the log behind a snapshot that it was sent.
+    fn need_the_log(&self, now: Instant) -> bool {
+        let sent = self.now();
+        sent.under_way > 0 || sent.last_over.is_some_and(|over| now < over + TAKES_UP_WITHIN)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Sent> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        let mut sent = self.0.now();
+        sent.under_way -= 1;
+        sent.last_over = Some(Instant::now());
+    }
 }
 
 impl Snapshots {
@@ -51,7 +102,8 @@ impl Snapshots {
             }
             let log_bytes = self.log.bytes_unpurged();
             base = log_bytes.min(base);
-            if log_bytes - base >= self.after_log_bytes {
+            let patience = if self.sendings.need_the_log(Instant::now()) { PATIENCE } else { 1 };
+            if log_bytes - base >= self.after_log_bytes.saturating_mul(patience) {
                 base = log_bytes;
                 tracing::info!(applied = self.applied.get(), log_bytes, "taking a snapshot");
                 if self.raft.trigger().snapshot().await.is_err() {
@@ -75,5 +127,24 @@ impl Snapshots {
             Ok(Err(_)) => Err(crate::admission::shutting_down()),
             Err(_) => Err(CallError::unavailable(reason::NOT_READY, "the snapshot is being taken; look again")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_behind_a_snapshot_is_needed_until_its_receiver_has_taken_it_up() {
+        let sendings = Sendings::default();
+        assert!(!sendings.need_the_log(Instant::now()));
+        let (first, second) = (sendings.begin(), sendings.begin());
+        drop(first);
+        tokio::time::advance(TAKES_UP_WITHIN * 2).await;
+        assert!(sendings.need_the_log(Instant::now()), "another is under way");
+        drop(second);
+        assert!(sendings.need_the_log(Instant::now()), "it has just been installed");
+        tokio::time::advance(TAKES_UP_WITHIN).await;
+        assert!(!sendings.need_the_log(Instant::now()));
     }
 }

@@ -73,6 +73,7 @@ pub async fn send(
     if link.unusable_snapshot().as_ref() == Some(&manifest) {
         return Err(Unreachable::from_string("the peer can't open this snapshot").into());
     }
+    let _sending = link.common.snapshots_sent.begin();
     let sent = Transfer::open(link.clone(), vote, &snapshot).await;
     let sent = match sent {
         Ok(transfer) => transfer.run(&snapshot).await,
