@@ -12,7 +12,7 @@ use crate::access::{self, Papers, Way};
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
 use crate::{
-    account, audit, backup, bench, cert, cluster, demo, dev, events, import, inspect, leader, load, member, node,
+    account, audit, backup, bench, cert, cluster, demo, dev, events, export, import, inspect, leader, load, member, node,
     recover, support_bundle, text, token, top, transfer, upgrade, verify,
 };
 
@@ -91,6 +91,8 @@ pub enum Command {
     Events(events::Arguments),
     /// Bring in a bank's transactions, after a dry run.
     Import(import::Arguments),
+    /// Write accounts and transfers as of one moment to files that other programs read.
+    Export(export::Arguments),
     /// Put load on a cluster, and measure what its clients see.
     Load(load::Arguments),
     /// Watch a cluster: who leads, how fast, what is turned away.
@@ -135,6 +137,7 @@ impl Cli {
             Command::Transfer(command) => command.run(&global).await,
             Command::Events(arguments) => arguments.run(&global).await,
             Command::Import(arguments) => arguments.run(&global).await,
+            Command::Export(arguments) => arguments.run(&global).await,
             Command::Load(arguments) => arguments.run(&global).await,
             Command::Top(arguments) => arguments.run(&global).await,
             Command::Inspect(command) => command.run(global.output),

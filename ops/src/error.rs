@@ -8,6 +8,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use jangbu_raft_store::StoreError;
+
 /// Why a command did not succeed. The number is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -93,6 +95,13 @@ impl Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
+        Failure::general(error.to_string())
+    }
+}
+
+/// Of a state that is read without a node: the disk's fault, or that of what lies there.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
         Failure::general(error.to_string())
     }
 }

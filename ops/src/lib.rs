@@ -3,7 +3,7 @@
 //! ```text
 //!     cli       what can be typed, and every --help
 //!     noun      one file per noun: dev · cluster · cert · token · member · leader · account · transfer · events
-//!     work      one folder per long job: import · load · verify · backup · demo
+//!     work      one folder per long job: import · export · load · verify · backup · demo
 //!     watch     top, live; inspect, a folder whose node doesn't run; support_bundle, all of it in one file
 //!     recover   when a majority is lost for good
 //!     access    endpoints and certificates to a client; operator: the cluster's own door for operators
@@ -30,6 +30,7 @@ pub mod demo;
 pub mod dev;
 pub mod error;
 pub mod events;
+pub mod export;
 pub mod http;
 pub mod import;
 pub mod inspect;

@@ -78,25 +78,32 @@ pub fn pages(first: usize, accounts: &[Account]) -> impl Iterator<Item = (u32, V
     })
 }
 
-/// Shows all accounts in slot order, as their pages have them.
-pub fn read(engine: &dyn Engine, stamp: &Stamp, visit: &mut dyn FnMut(Account)) -> Result<(), StoreError> {
-    let count = stamp.accounts_count as usize;
-    let pages = count.div_ceil(ACCOUNTS_PER_PAGE) as u32;
-    let mut seen = 0;
-    engine.scan(Family::Accounts, &schema::accounts_page(0), &schema::accounts_page(pages), &mut |key, value| {
+/// Shows the accounts of a range of slots in order, as their pages have them. The range begins on a page's border.
+pub fn read(
+    engine: &dyn Engine,
+    stamp: &Stamp,
+    slots: Range<usize>,
+    visit: &mut dyn FnMut(Account),
+) -> Result<(), StoreError> {
+    assert_eq!(slots.start % ACCOUNTS_PER_PAGE, 0, "what is read begins with a page");
+    let end = slots.end.min(stamp.accounts_count as usize);
+    let (from, to) = (slots.start / ACCOUNTS_PER_PAGE, end.div_ceil(ACCOUNTS_PER_PAGE));
+    let (from, to) = (schema::accounts_page(from as u32), schema::accounts_page(to as u32));
+    let mut seen = slots.start;
+    engine.scan(Family::Accounts, &from, &to, &mut |key, value| {
         let payload = codec::unseal(Family::Accounts, key, value)?;
         let (records, rest) = payload.as_chunks::<{ Account::BYTES }>();
         if key != schema::accounts_page((seen / ACCOUNTS_PER_PAGE) as u32) || !rest.is_empty() {
             return Err(codec::corrupt(Family::Accounts, key, "is not the page that comes next"));
         }
-        for record in records.iter().take(count - seen) {
+        for record in records.iter().take(end - seen) {
             visit(Account::decode(record));
             seen += 1;
         }
         Ok(())
     })?;
-    if seen != count {
-        return Err(StoreError::DamagedState(format!("{seen} accounts are there where {count} should be")));
+    if seen < end {
+        return Err(StoreError::DamagedState(format!("{seen} accounts are there where {end} should be")));
     }
     Ok(())
 }

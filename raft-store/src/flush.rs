@@ -231,8 +231,9 @@ fn sweep(disk: &mut Disk) -> Result<(), StoreError> {
 /// The books as the last flush left them: accounts carried forward to it, open expiries, the head. Costs the accounts and at most
 /// [`accounts::STRIPE_AGE_FLUSHES_MAX`] intervals of events.
 pub fn restore(disk: &Disk) -> Result<Books, StoreError> {
-    let mut books = Books::with_room_for(disk.stamp.accounts_count as usize);
-    accounts::read(disk.engine.as_ref(), &disk.stamp, &mut |account| books.restore_account(account))?;
+    let count = disk.stamp.accounts_count as usize;
+    let mut books = Books::with_room_for(count);
+    accounts::read(disk.engine.as_ref(), &disk.stamp, 0..count, &mut |account| books.restore_account(account))?;
     disk.each_event_from(accounts::carry_from(&disk.stamp), &mut |event| {
         books.restore_side(&event.debit);
         books.restore_side(&event.credit);

@@ -21,6 +21,7 @@ pub mod log_store;
 pub mod accounts;
 pub mod admin;
 pub mod codec;
+pub mod contents;
 pub mod disk;
 pub mod engine;
 pub mod flush;

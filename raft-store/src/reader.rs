@@ -14,6 +14,7 @@
 
 use crate::blocking::{Blocking, Lane, run_blocking};
 use crate::codec;
+use crate::contents::Contents;
 use crate::disk::{Disk, Found};
 use crate::engine::Engine;
 use crate::error::{Fatal, StoreError};
@@ -177,6 +178,11 @@ impl StateReader {
     /// The index that a restart would begin with.
     pub fn flushed_index(&self) -> u64 {
         self.shared.read().disk.stamp.applied_index()
+    }
+
+    /// All that the last flush left, to be copied out.
+    pub fn contents(&self) -> Contents {
+        Contents::of(self.shared.read().disk.clone())
     }
 
     /// Bytes in use by the state's engine: memory, and disk.

@@ -13,6 +13,7 @@
 //!
 //! Not here: where the backup lies, and which of it is wanted (`ops/src/backup`).
 
+use crate::contents::Contents;
 use crate::log_store::LogStore;
 use crate::snapshot::manifest::{self, Manifest};
 use crate::snapshot::receive::{Incoming, Offered, ReceiveError};
@@ -142,6 +143,11 @@ impl Restoring {
 
     pub fn events_count(&self) -> u64 {
         self.store.reader.head().next_event.0
+    }
+
+    /// All that is settled, or was installed, to be copied out.
+    pub fn contents(&self) -> Contents {
+        self.store.reader.contents()
     }
 
     /// Whether an earlier attempt has come to its end.

@@ -16,6 +16,7 @@
 //!     command       the operator's command tells what is true
 //!     newcomer      a newcomer's commands, as they are typed
 //!     backup        what was backed up comes back with the digest that it had, or is refused by name
+//!     export        what is exported is of one moment, and comes back with the same balances
 //!     recover       when a majority is lost for good, a survivor goes on with all that it has
 //!     inspect       what lies in a stopped node's folder is told, and left alone; what runs is shown
 //!     verdict       the judge of all these tests is not blind
@@ -30,6 +31,7 @@ mod backup;
 mod command;
 mod doors;
 mod durability;
+mod export;
 mod failover;
 mod growing;
 mod hostile;

@@ -4,6 +4,7 @@
 //!     node ──ReadSnapshot──► run ──► vault ◄── restore ──► a folder that a node starts with
 //!          ──ReadLog───────►  │       │  ▲
 //!                             │       │  └─ verify · list · drill
+//!     source    the node that is read
 //!     record    full backups, and how far the log behind them reaches
 //!     segment   entries of the log, with the digest of the state behind them
 //!     vault     names, tries again, sees that it is there; seal: checksum or cipher; place: folder or bucket; s3: the wire
@@ -24,6 +25,7 @@ pub mod run;
 pub mod s3;
 pub mod seal;
 pub mod segment;
+pub mod source;
 pub mod vault;
 pub mod verify;
 

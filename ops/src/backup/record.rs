@@ -98,7 +98,7 @@ impl Full {
     }
 }
 
-fn parse(manifest: &[u8]) -> Result<Manifest, Failure> {
+pub fn parse(manifest: &[u8]) -> Result<Manifest, Failure> {
     Manifest::parse(manifest).map_err(|malformed| {
         Failure::general(malformed.to_string())
             .advise("is this program older than the node's? Compare `jangbu version`")

@@ -69,6 +69,17 @@ pub enum Moment {
     Time(u64),
 }
 
+impl Moment {
+    /// At most one of the two.
+    pub fn of(index: Option<u64>, time: Option<u64>) -> Moment {
+        match (index, time) {
+            (Some(index), _) => Moment::Index(index),
+            (_, Some(time)) => Moment::Time(time),
+            _ => Moment::End,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Serialize)]
 pub struct Restored {
@@ -104,11 +115,7 @@ impl Restored {
 impl Arguments {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let vault = self.place.existing()?;
-        let moment = match (self.index, self.time) {
-            (Some(index), _) => Moment::Index(index),
-            (_, Some(time)) => Moment::Time(time),
-            _ => Moment::End,
-        };
+        let moment = Moment::of(self.index, self.time);
         let node = NodeInfo {
             peer_address: self.peer_address,
             client_address: self.client_address,
@@ -175,6 +182,15 @@ pub async fn restore(
         proven_at,
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+/// The state as of a moment, in a folder of its own that no node starts with: to be looked at.
+pub async fn settle(vault: &Vault, moment: Moment, work: &Path, node_id: u64) -> Result<Restoring, Failure> {
+    let plan = Plan::make(vault, moment).await?;
+    let mut making = Making::open(vault, &plan, work, node_id).await?;
+    making.files().await?;
+    making.entries().await?;
+    Ok(making.restoring)
 }
 
 // --- which backup, and how much of the log
@@ -258,11 +274,7 @@ fn check_node_id(node_id: u64, used: u64) -> Result<(), Failure> {
 
 /// `INTO.restoring`; refused if there is something under the name that is wanted.
 fn beside(into: &Path) -> Result<PathBuf, Failure> {
-    let is_taken = match std::fs::read_dir(into) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        listed => listed.during(|| into.display().to_string())?.next().is_some(),
-    };
-    if is_taken {
+    if is_taken(into)? {
         return Err(Failure::new(Kind::Conflict, format!("{} is there already, and not empty", into.display()))
             .advise("name another folder: what a node has kept is never written over"));
     }
@@ -273,7 +285,16 @@ fn beside(into: &Path) -> Result<PathBuf, Failure> {
     Ok(into.with_file_name(name))
 }
 
-fn give_name(work: &Path, into: &Path) -> Result<(), Failure> {
+/// Whether there is something under a folder's name.
+pub fn is_taken(folder: &Path) -> Result<bool, Failure> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        listed => Ok(listed.during(|| folder.display().to_string())?.next().is_some()),
+    }
+}
+
+/// Renames a folder that is whole to the name that was asked for. Durable when it returns.
+pub fn give_name(work: &Path, into: &Path) -> Result<(), Failure> {
     // Empty, or not there.
     let _ = std::fs::remove_dir(into);
     std::fs::rename(work, into).during(|| format!("renaming {}", work.display()))?;
@@ -431,7 +452,8 @@ impl Making<'_> {
     }
 }
 
-fn failed(work: &Path, error: RestoreError) -> Failure {
+/// What a state that is being made in a folder has met.
+pub fn failed(work: &Path, error: RestoreError) -> Failure {
     match &error {
         RestoreError::Malformed(_) | RestoreError::Snapshot(_) => Failure::new(Kind::Unhealthy, error.to_string())
             .advise("nothing is given out. Restore from an older full backup (--index) or from another place"),

@@ -16,37 +16,27 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use jangbu_proto::cluster::v1::{ReadLogReply, ReadSnapshotReply, ReadSnapshotRequest};
+use jangbu_proto::cluster::v1::{ReadLogReply, ReadSnapshotReply};
 use jangbu_proto::reason;
 use jangbu_raft_store::snapshot::manifest::FileInfo;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tokio::time::sleep_until;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::record::{Archive, At, Full, PIECE_BYTES, piece_name, pieces};
 use super::segment::{Builder, Mark};
+use super::source::{Pace, Reading, Source, Stop};
 use super::vault::Vault;
 use super::{PlaceArguments, megabytes};
 use crate::cli::Global;
 use crate::clock::now_ns;
-use crate::cluster::{self, NodeStatus};
 use crate::error::{Failure, Kind};
-use crate::operator::{self, Operator};
+use crate::operator;
 use crate::output::{self, Output};
 use crate::{progress, text};
 
 /// A segment is put when it has grown to this, however new it is.
 const SEGMENT_BYTES: usize = 8 << 20;
-
-/// A node that says nothing for so long, while a file is read from it, is given up.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// How long a node may take to make a snapshot.
-const SNAPSHOT_LIMIT: Duration = Duration::from_secs(600);
 
 /// With --follow, between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -205,94 +195,7 @@ fn is_gone_by(failure: &Failure) -> bool {
     failure.kind == Kind::Conflict && failure.message.contains(GONE_BY)
 }
 
-// --- the node
-
-/// The node that is read from.
-struct Source {
-    operator: Operator,
-    status: NodeStatus,
-}
-
-impl Source {
-    /// One that serves: that doesn't lead, if there is one; then the one that was read before, whose files are there already;
-    /// then the one that has applied the most.
-    async fn choose(global: &Global, before: Option<u64>) -> Result<Source, Failure> {
-        let nodes = cluster::ask_all(global).await?;
-        let unreachable = nodes.iter().find_map(|node| node.error.clone());
-        let serving = nodes.into_iter().filter_map(|node| Some((node.endpoint, node.status?)));
-        let serving = serving.filter(|(_, status)| status.ready);
-        let best = serving.max_by_key(|(_, status)| {
-            (status.leader_id != status.node_id, before == Some(status.node_id), status.applied_index)
-        });
-        let (endpoint, status) = best.ok_or_else(|| {
-            let why = unreachable.map(|why| format!(" ({why})")).unwrap_or_default();
-            Failure::new(Kind::Unavailable, format!("no node serves that could be read from{why}"))
-                .advise("see which nodes answer: jangbu cluster health")
-        })?;
-        Ok(Source { operator: Operator::new(&global.way()?, &endpoint, global.timeout)?, status })
-    }
-
-    /// Has the node take one of what it has applied, and waits for it.
-    async fn snapshot(&self) -> Result<(), Failure> {
-        let wanted = self.operator.status().await?.applied_index;
-        match self.operator.take_snapshot().await {
-            Ok(_) => return Ok(()),
-            // It goes on with it.
-            Err(failure) if failure.kind == Kind::Unavailable => {}
-            Err(failure) => return Err(failure),
-        }
-        let taken = async {
-            while !self.operator.status().await.is_ok_and(|status| status.snapshot_index >= wanted) {
-                sleep(PAUSE).await;
-            }
-        };
-        timeout(SNAPSHOT_LIMIT, taken).await.map_err(|_| {
-            Failure::new(Kind::Unavailable, format!("{}: no snapshot was made in 10 minutes", self.operator.address))
-                .advise("look at its log, and at how busy its disk is")
-        })
-    }
-}
-
-/// A node's snapshot, read file by file; the node keeps it meanwhile.
-struct Reading {
-    requests: mpsc::Sender<ReadSnapshotRequest>,
-    replies: Streaming<ReadSnapshotReply>,
-    address: String,
-}
-
-impl Reading {
-    async fn open(operator: &Operator) -> Result<Reading, Failure> {
-        let (requests, asked) = mpsc::channel(1);
-        let replies = operator.read_snapshot(ReceiverStream::new(asked)).await?;
-        Ok(Reading { requests, replies, address: operator.address.clone() })
-    }
-
-    async fn describe(&mut self) -> Result<ReadSnapshotReply, Failure> {
-        self.ask(ReadSnapshotRequest::default()).await?;
-        self.next().await
-    }
-
-    async fn ask(&mut self, request: ReadSnapshotRequest) -> Result<(), Failure> {
-        // The end of the answer tells why it isn't taken.
-        match self.requests.send(request).await {
-            Ok(()) => Ok(()),
-            Err(_) => self.next().await.map(drop),
-        }
-    }
-
-    async fn next(&mut self) -> Result<ReadSnapshotReply, Failure> {
-        let broken = |why: &str| {
-            Failure::new(Kind::Unavailable, format!("{}: {why}", self.address))
-                .advise("begin again: what is there already isn't sent again")
-        };
-        match timeout(SILENCE, self.replies.message()).await {
-            Ok(Ok(Some(reply))) => Ok(reply),
-            Ok(Ok(None)) => Err(broken("the answer ended before its end")),
-            Ok(Err(status)) => Err(operator::failure(&self.address, &status)),
-            Err(_) => Err(broken("no answer for a minute")),
-        }
-    }
-}
+// --- the files
 
 /// Puts what isn't there yet; tells how much that was.
 async fn copy_files(
@@ -347,8 +250,7 @@ impl Copying<'_> {
 
     /// A file's pieces from one on. False: they aren't what was promised, and the last one wasn't put.
     async fn rest(&mut self, file: &FileInfo, first: u64, mut hasher: Xxh3) -> Result<bool, Failure> {
-        let request = ReadSnapshotRequest { file: file.name.clone(), offset: first * PIECE_BYTES };
-        self.reading.ask(request).await?;
+        self.reading.ask(&file.name, first * PIECE_BYTES).await?;
         let (mut piece, mut gathered) = (first, Vec::new());
         loop {
             let ReadSnapshotReply { data, end, .. } = self.reading.next().await?;
@@ -503,59 +405,5 @@ fn told(address: &str, status: &tonic::Status) -> Failure {
             "the cluster was recovered or restored since: its books from then on belong in another place (a new backup run)",
         ),
         _ => failure,
-    }
-}
-
-// --- gently, and not for ever
-
-/// No faster than so many bytes a second.
-struct Pace {
-    bytes_per_second: f64,
-    due: tokio::time::Instant,
-}
-
-impl Pace {
-    fn new(mib_per_second: u32) -> Pace {
-        Pace { bytes_per_second: f64::from(mib_per_second) * f64::from(1 << 20), due: tokio::time::Instant::now() }
-    }
-
-    /// Waits until so many bytes may have been read. What wasn't read in time isn't made up for.
-    async fn spend(&mut self, bytes: usize) {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
-        self.due = self.due.max(tokio::time::Instant::now()) + cost;
-        sleep_until(self.due).await;
-    }
-}
-
-/// Ctrl-C or SIGTERM: what is gathered is still put.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Stop, Failure> {
-        Ok(Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// The work's end, or that it was stopped before.
-    async fn or<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            () = self.heard() => Err(Failure::general("stopped half-way")
-                .advise("begin again: what is there already isn't sent again")),
-            done = work => done,
-        }
-    }
-
-    async fn heard_within(&mut self, limit: Duration) -> bool {
-        timeout(limit, self.heard()).await.is_ok()
     }
 }

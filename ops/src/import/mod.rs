@@ -4,6 +4,7 @@
 //!     plan        what would be created, and what does not add up: pure
 //!     berka, csv  one format each: text to plan
 //!     day_order   within a day, the order in which recorded balances follow
+//!     exported    what `jangbu export` has written, streamed rather than planned
 //!     run         create what is planned, go on through failovers, compare what the ledger says with the sums
 //!     report      what a person or a program is told
 //! ```
@@ -15,6 +16,7 @@
 pub mod berka;
 pub mod csv;
 pub mod day_order;
+pub mod exported;
 pub mod plan;
 pub mod report;
 pub mod run;
@@ -38,6 +40,7 @@ use report::Report;
   jangbu import trans.asc --format berka --report rows.csv    load it; name each row that doesn't agree
   jangbu import payments.csv --format csv --accounts accounts.csv --scale 2
   jangbu import payments.csv --format csv --map id=nr --map amount=betrag
+  jangbu import books --format export                         a folder of `jangbu export`, into an empty cluster
 
 CSV columns of transfers: id debit_account_id credit_account_id amount ledger code
   and, where wanted:      pending_id user_data_128 user_data_64 user_data_32 timeout flags
@@ -46,7 +49,7 @@ CSV columns of accounts:  id ledger code
 
 An import can be broken off and started again: what is already there is left alone.")]
 pub struct Arguments {
-    /// The file.
+    /// The file, or the folder of an export.
     pub file: PathBuf,
     /// What it holds.
     #[arg(long, value_enum)]
@@ -83,6 +86,8 @@ pub enum Format {
     Berka,
     /// Comma-separated values with a header line.
     Csv,
+    /// A folder that `jangbu export` has written, CSV or Parquet: into an empty cluster, with the timestamps that all had.
+    Export,
 }
 
 impl Format {
@@ -90,6 +95,7 @@ impl Format {
         match self {
             Format::Berka => "berka",
             Format::Csv => "csv",
+            Format::Export => "export",
         }
     }
 }
@@ -117,12 +123,32 @@ impl Arguments {
     }
 
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
+        if self.format == Format::Export {
+            return self.run_export(global).await;
+        }
         let report = self.report_of(global).await?;
         if let Some(path) = &self.report {
             report.write_rows(path)?;
         }
         report.show(global.output, self.report.as_deref())?;
         self.verdict(&report)
+    }
+
+    async fn run_export(&self, global: &Global) -> Result<(), Failure> {
+        let misplaced = [
+            ("--accounts", self.accounts.is_some()),
+            ("--map", !self.map.is_empty()),
+            ("--scale", self.scale != 0),
+            ("--report", self.report.is_some()),
+            ("--strict", self.strict),
+        ];
+        if let Some((flag, _)) = misplaced.iter().find(|(_, given)| *given) {
+            return Err(Failure::usage(format!("{flag} says nothing about an export"))
+                .advise("leave it away: an export is loaded as it was written, or not at all"));
+        }
+        let client = if self.dry_run { None } else { Some(access::client(global)?) };
+        let loading = exported::Loading { folder: &self.file, batch: self.batch as usize, patience: self.patience };
+        exported::run(&loading, client.as_ref(), global.output).await
     }
 
     /// Plans, and unless it is a dry run creates and compares.
@@ -149,6 +175,7 @@ impl Arguments {
                 let map: BTreeMap<String, String> = self.map.iter().cloned().collect();
                 Ok(csv::plan(&content, accounts.as_deref(), &csv::Reading { map, scale: self.scale }))
             }
+            Format::Export => unreachable!("an export is streamed, not planned"),
         }
     }
 
