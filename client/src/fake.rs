@@ -504,6 +504,13 @@ impl cluster::operator_server::Operator for Node {
         Ok(Response::new(Box::pin(stream::empty())))
     }
 
+    async fn record_backup(
+        &self,
+        request: Request<cluster::RecordBackupRequest>,
+    ) -> Result<Response<cluster::AuditRecord>, Status> {
+        self.operated(&request).await
+    }
+
     async fn identify(
         &self,
         request: Request<cluster::IdentifyRequest>,

@@ -72,6 +72,7 @@ pub const TABLE: &[(&str, For)] = &[
     ("/cluster.v1.Operator/PromoteMember", OPERATE),
     ("/cluster.v1.Operator/ReadLog", OPERATE),
     ("/cluster.v1.Operator/ReadSnapshot", OPERATE),
+    ("/cluster.v1.Operator/RecordBackup", OPERATE),
     ("/cluster.v1.Operator/RemoveMember", OPERATE),
     ("/cluster.v1.Operator/RevokeToken", GRANT),
     ("/cluster.v1.Operator/Status", LOOK),

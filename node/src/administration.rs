@@ -6,7 +6,7 @@
 //! * A change of the members, and of the leadership by hand, is in the audit trail before it is done. Below version 2 there is no
 //!   trail. The making of the cluster is recorded once it is made.
 //! * What is done to one node (drains, snapshots) is recorded in the same way if a quorum takes the record in good time; it is
-//!   done in any case, as it may be needed where there is no quorum.
+//!   done in any case, as it may be needed where there is no quorum. So is who reads all the books (backups, exports).
 //! * The version rises only when every member says that its program knows the new one.
 //!
 //! Not here: what the actions mean (`raft_store::admin`), and who may ask (the doors).
@@ -23,7 +23,10 @@ use jangbu_proto::{
     },
     reason,
 };
-use jangbu_raft_store::{StateReader, admin::VERSION_WITH_ADMIN};
+use jangbu_raft_store::{
+    StateReader,
+    admin::{NOTE_BACKUP, NOTE_DONE, VERSION_WITH_ADMIN},
+};
 use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -46,6 +49,9 @@ pub struct Caller {
 
 /// How long what is done to one node waits for its record: longer than an election, and not so long that a person gives up.
 const RECORD_LIMIT: Duration = Duration::from_secs(2);
+
+/// Of the name of a place of backups.
+const PLACE_BYTES_MAX: usize = 512;
 
 /// Between attempts to find the leader.
 const RECORD_PAUSE: Duration = Duration::from_millis(20);
@@ -92,17 +98,46 @@ impl Administration {
             return work.await;
         }
         let detail = format!("node {}", self.membership.identity.node_id);
-        let limit = || deadline.min(Instant::now() + RECORD_LIMIT);
-        let note = async |outcome: &str| {
-            let note = Note { action: action.into(), detail: detail.clone(), outcome: outcome.into() };
-            if let Err(error) = self.record(caller, note, limit()).await {
-                tracing::warn!(action, outcome, who = caller.name, %error, "this is not in the audit trail");
-            }
-        };
-        note("").await;
+        let note = |outcome: &str| Note { action: action.into(), detail: detail.clone(), outcome: outcome.into() };
+        self.note(caller, note(""), deadline).await;
         let done = work.await;
-        note(&outcome_of(&done)).await;
+        self.note(caller, note(&outcome_of(&done)), deadline).await;
         done
+    }
+
+    /// Has recorded that somebody reads all the books from this node. It is handed out in any case: a backup may be what is left
+    /// where there is no quorum. Waits for one, and no longer than a moment.
+    pub async fn note_reading(&self, caller: &Caller, action: &str, detail: String, deadline: Instant) {
+        if self.state.version() < VERSION_WITH_ADMIN {
+            return;
+        }
+        let detail = format!("node {}, {detail}", self.membership.identity.node_id);
+        self.note(caller, Note { action: action.into(), detail, outcome: NOTE_DONE.into() }, deadline).await;
+    }
+
+    async fn note(&self, caller: &Caller, note: Note, deadline: Instant) {
+        let (action, outcome) = (note.action.clone(), note.outcome.clone());
+        let limit = deadline.min(Instant::now() + RECORD_LIMIT);
+        if let Err(error) = self.record(caller, note, limit).await {
+            tracing::warn!(action, outcome, who = caller.name, %error, "this is not in the audit trail");
+        }
+    }
+
+    /// There is a backup: recorded, so that every node knows of it. Blocks on a quorum.
+    pub async fn record_backup(
+        &self,
+        caller: &Caller,
+        log_index: u64,
+        place: &str,
+        deadline: Instant,
+    ) -> Result<AuditRecord, CallError> {
+        self.must_have_admin()?;
+        if place.len() > PLACE_BYTES_MAX {
+            let reason = format!("takes {} bytes; {PLACE_BYTES_MAX} are allowed", place.len());
+            return Err(Malformed::new("place", reason).into());
+        }
+        let detail = format!("to entry {log_index}, in {place}");
+        self.record(caller, Note { action: NOTE_BACKUP.into(), detail, outcome: NOTE_DONE.into() }, deadline).await
     }
 
     /// Has something recorded that is done by other means, wherever the leader is; while there is none, waits for one, and no
@@ -251,7 +286,7 @@ impl Administration {
 
 /// As it is recorded.
 fn outcome_of<T>(done: &Result<T, CallError>) -> String {
-    done.as_ref().err().map_or_else(|| "done".to_owned(), ToString::to_string)
+    done.as_ref().err().map_or_else(|| NOTE_DONE.to_owned(), ToString::to_string)
 }
 
 /// What a node says of itself when it is asked for its version.

@@ -70,16 +70,18 @@ impl Backup {
         Arc::new(Semaphore::new(READERS_MAX))
     }
 
+    /// The index of what is handed out, and the answer.
     pub async fn snapshot(
         &self,
         requests: Streaming<ReadSnapshotRequest>,
-    ) -> Result<ReceiverStream<Result<ReadSnapshotReply, Status>>, CallError> {
+    ) -> Result<(u64, ReceiverStream<Result<ReadSnapshotReply, Status>>), CallError> {
         let permit = self.admit()?;
         let newest = self.raft.get_snapshot().await.map_err(|fatal| CallError::internal(fatal.to_string()))?;
         let newest = newest.ok_or_else(|| {
             CallError::precondition(reason::NOT_INITIALIZED, "this node has no snapshot yet; take one first")
         })?;
-        Ok(self.answer(permit, |replies| send_files(newest.snapshot, requests, replies)))
+        let index = newest.meta.last_log_id.map_or(0, |id| id.index);
+        Ok((index, self.answer(permit, |replies| send_files(newest.snapshot, requests, replies))))
     }
 
     pub async fn log(&self, asked: ReadLogRequest) -> Result<ReceiverStream<Result<ReadLogReply, Status>>, CallError> {

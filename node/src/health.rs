@@ -156,6 +156,7 @@ impl Health {
             voters: metrics.membership_config.voter_ids().count() as u64,
             staleness: self.reader.staleness(),
             accounts: self.state.accounts_count(),
+            backed_up_at: self.state.backed_up_at(),
             events: head.next_event.0,
             pendings_open: head.pendings_open,
             log_bytes: self.log.bytes_unpurged(),

@@ -121,6 +121,7 @@ struct RaftGauges {
     voters: Gauge,
     staleness: FloatGauge,
     accounts: Gauge,
+    backed_up_at: Gauge,
     events: Counter,
     pendings_open: Gauge,
     log_bytes: Gauge,
@@ -156,6 +157,8 @@ pub struct Snapshot {
     pub voters: u64,
     pub staleness: Option<Duration>,
     pub accounts: u64,
+    /// Nanoseconds since the Unix epoch, log time; 0: never.
+    pub backed_up_at: u64,
     pub events: u64,
     pub pendings_open: u64,
     pub log_bytes: u64,
@@ -340,6 +343,12 @@ impl RaftGauges {
             self.staleness.clone(),
         );
         registry.register("accounts", "Accounts in the books", self.accounts.clone());
+        registry.register_with_unit(
+            "backup_newest_timestamp",
+            "When a backup last said that it holds everything, since the Unix epoch; 0: never",
+            Unit::Seconds,
+            self.backed_up_at.clone(),
+        );
         registry.register("events", "Change events in the books, since their beginning", self.events.clone());
         registry.register(
             "pendings_open",
@@ -378,6 +387,7 @@ impl RaftGauges {
         self.voters.set(now.voters as i64);
         self.staleness.set(now.staleness.map_or(-1.0, |staleness| staleness.as_secs_f64()));
         self.accounts.set(now.accounts as i64);
+        self.backed_up_at.set((now.backed_up_at / 1_000_000_000) as i64);
         self.events.inner().store(now.events, Ordering::Relaxed);
         self.pendings_open.set(now.pendings_open as i64);
         self.log_bytes.set(now.log_bytes as i64);

@@ -12,8 +12,8 @@ use crate::access::{self, Papers, Way};
 use crate::error::{EXIT_CODES, Failure};
 use crate::output::{self, Output};
 use crate::{
-    account, audit, backup, bench, cert, cluster, demo, dev, events, export, import, inspect, leader, load, member, node,
-    recover, support_bundle, text, token, top, transfer, upgrade, verify,
+    account, audit, backup, bench, cert, cluster, demo, dev, events, export, import, inspect, leader, load, member,
+    node, recover, support_bundle, text, token, top, transfer, upgrade, verify,
 };
 
 /// The operator's command of Jangbu, a ledger cluster that stays open.
@@ -73,7 +73,7 @@ pub enum Command {
     /// Who did what to the cluster: list, verify.
     #[command(subcommand)]
     Audit(audit::Command),
-    /// Back a cluster up, and get it back: run, list, verify, restore, drill.
+    /// Back a cluster up, and get it back: run, list, verify, drill, restore, prune.
     #[command(subcommand)]
     Backup(backup::Command),
     /// A majority is lost for good: make a survivor, which doesn't run, a cluster of its own.

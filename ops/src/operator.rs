@@ -101,6 +101,11 @@ impl Operator {
         self.answer(self.client.clone().list_tokens(self.request(ListTokensRequest {})).await)
     }
 
+    /// Has it written down that a backup holds everything up to an entry.
+    pub async fn record_backup(&self, log_index: u64, place: String) -> Result<AuditRecord, Failure> {
+        self.answer(self.client.clone().record_backup(self.request(RecordBackupRequest { log_index, place })).await)
+    }
+
     /// For as long as it takes: whoever reads watches that it goes on.
     pub async fn read_snapshot(
         &self,

@@ -26,6 +26,12 @@ pub const VERSION_MAX: u32 = 2;
 /// The version from which on there are administrative entries.
 pub const VERSION_WITH_ADMIN: u32 = 2;
 
+/// The action of a note that says, once it is done, that there is a backup.
+pub const NOTE_BACKUP: &str = "backup run";
+
+/// The outcome of a note on what was done.
+pub const NOTE_DONE: &str = "done";
+
 /// Of tokens that are kept, revoked ones included.
 pub const TOKENS_MAX: usize = 10_000;
 
@@ -35,6 +41,7 @@ pub struct Admin {
     records_count: u64,
     last_hash: [u8; trail::HASH_BYTES],
     tokens: BTreeMap<String, Token>,
+    backed_up_at: u64,
     /// Recorded and not flushed yet, oldest first.
     recent: Vec<AuditRecord>,
     /// So many of them are on their way to the disk.
@@ -48,6 +55,7 @@ impl Default for Admin {
             records_count: 0,
             last_hash: [0; trail::HASH_BYTES],
             tokens: BTreeMap::new(),
+            backed_up_at: 0,
             recent: Vec::new(),
             frozen: 0,
         }
@@ -77,6 +85,11 @@ impl Admin {
         self.tokens.get(id)
     }
 
+    /// When a backup was last said to have come to its end, in log time; 0: never. For the metrics: nothing is decided by it.
+    pub fn backed_up_at(&self) -> u64 {
+        self.backed_up_at
+    }
+
     /// Those that are in memory still, from `number` on.
     pub fn recent_from(&self, number: u64) -> impl Iterator<Item = &AuditRecord> {
         self.recent.iter().filter(move |record| record.number >= number)
@@ -94,7 +107,12 @@ impl Admin {
         let parsed = AdminCommand::decode(command).map_err(|error| unreadable(&format!("admin: {error}")))?;
         let asked = parsed.command.ok_or_else(|| unreadable("admin.command: is none that this program knows"))?;
         let refused = match asked {
-            Command::Note(_) => Ok(()),
+            Command::Note(note) => {
+                if note.action == NOTE_BACKUP && note.outcome == NOTE_DONE {
+                    self.backed_up_at = timestamp;
+                }
+                Ok(())
+            }
             Command::RaiseVersion(raise) if raise.version > version_max => {
                 return Err(StoreError::TooNew { version: raise.version, version_max });
             }
@@ -174,6 +192,7 @@ impl Admin {
             records_count: self.records_count,
             last_hash: self.last_hash.to_vec().into(),
             tokens: self.tokens.values().cloned().collect(),
+            backed_up_at: self.backed_up_at,
         }
         .encode_to_vec()
     }
@@ -185,6 +204,8 @@ impl Admin {
             records_count: state.records_count,
             last_hash: state.last_hash[..].try_into().ok()?,
             tokens: state.tokens.into_iter().map(|token| (token.token_id.clone(), token)).collect(),
+            // 0 as well of what was flushed by a program that didn't keep it.
+            backed_up_at: state.backed_up_at,
             recent: Vec::new(),
             frozen: 0,
         })

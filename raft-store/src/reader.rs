@@ -151,6 +151,11 @@ impl StateReader {
         self.shared.read().admin.tokens().cloned().collect()
     }
 
+    /// When a backup was last said to have come to its end, in log time; 0: never.
+    pub fn backed_up_at(&self) -> u64 {
+        self.shared.read().admin.backed_up_at()
+    }
+
     /// Records of the audit trail from `number` (from 1) on, at most `limit`; and how many there are, with the last one's hash.
     pub async fn audit(&self, number: u64, limit: usize) -> Result<(Vec<AuditRecord>, u64, [u8; 32]), StoreError> {
         let (disk, recent, count, last_hash) = {

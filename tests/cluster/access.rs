@@ -59,6 +59,7 @@ fn promised(call: &str) -> Option<&'static [&'static str]> {
         | "cluster.v1.Operator/FinalizeUpgrade"
         | "cluster.v1.Operator/ReadSnapshot"
         | "cluster.v1.Operator/ReadLog"
+        | "cluster.v1.Operator/RecordBackup"
         | "cluster.v1.Operator/TakeSnapshot" => &["operator", "admin"],
         "grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => &ROLES,
         _ => return None,
@@ -259,6 +260,30 @@ async fn a_token_made_by_command_pays_in_its_ledger_at_every_node_until_it_is_re
     for id in cluster.ids() {
         let seen = cluster.node(id).words() + &metrics(&cluster.node(id).addresses.http) + &trail;
         assert!(!seen.contains(&secret), "node {id} shows the secret");
+    }
+    cluster.kill_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_some_ledgers_neither_backs_up_nor_exports_the_books_of_all() {
+    let mut cluster = Cluster::start_with(ONE).await;
+    let certs = cluster.certs.clone().expect("it is secured");
+    let authority = certs.dir.join("client-authority.crt").display().to_string();
+    let out = certs.dir.join("out").display().to_string();
+    for (ledgers, expected) in [("7", DENIED), ("all", WELL)] {
+        let operator = certs.client(&format!("operator-{ledgers}"), "operator", ledgers);
+        let own = [operator.certificate, operator.key].map(|path| path.display().to_string());
+        let papers = ["--ca", &authority, "--cert", &own[0], "--key", &own[1]];
+        let place = format!("{out}-backup");
+        for command in [["backup", "run", &place], ["export", &out, "--timeout=10s"]] {
+            let told = exits(expected, &cluster, &[&papers[..], &command[..]].concat());
+            let complained = String::from_utf8_lossy(&told.stderr);
+            assert!(expected == WELL || complained.contains("this tells of all ledgers"), "{complained}");
+            assert_eq!(
+                std::path::Path::new(&out).join("manifest.json").exists(),
+                expected == WELL && command[0] == "export"
+            );
+        }
     }
     cluster.kill_all();
 }
@@ -609,7 +634,8 @@ async fn no_secret_is_seen_in_logs_errors_or_metrics() {
     cluster.kill_all();
 }
 
-fn metrics(address: &str) -> String {
+/// What a node's HTTP door tells to Prometheus.
+pub(crate) fn metrics(address: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut door = std::net::TcpStream::connect(address).expect("the HTTP door is open");
     door.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it listens");

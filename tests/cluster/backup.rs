@@ -8,11 +8,13 @@ use std::{
 
 use jangbu_proto::cluster::v1::StatusReply;
 use jangbu_tests::{
-    Cluster, Payer, Payments, Process, Settings, Signal, Sizes, damage, jangbu, judge, replicas_agree, until,
+    Cluster, Misfortune, Payer, Payments, Process, Settings, Signal, Sizes, Storage, damage, jangbu, judge,
+    replicas_agree, until,
 };
 use serde_json::Value;
 
-use crate::command::{CONFLICT, DENIED, UNAVAILABLE, UNHEALTHY, USAGE, WELL, exits};
+use crate::access::metrics;
+use crate::command::{CONFLICT, DENIED, GENERAL, UNAVAILABLE, UNHEALTHY, USAGE, WELL, exits};
 
 /// A cluster, and a place for its backups beside it.
 struct Bank {
@@ -281,6 +283,134 @@ async fn what_is_missing_damaged_or_cut_short_is_named_and_nothing_is_given_out(
     let drill = json(&["backup", "drill", &place, "--key-file", &key, "--dir", &scratch.display().to_string()]);
     assert_eq!(drill["digest"], drill["restored"]["digest"], "{drill}");
     assert_eq!(fs::read_dir(&scratch).expect("a folder").count(), 0, "a drill leaves nothing behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_goes_what_is_kept_stays_whole_and_every_node_knows_of_the_newest() {
+    let bank = Bank::open(3).await;
+    let place = bank.place();
+    let newest_at = |id: u64| {
+        let told = metrics(&bank.cluster.node(id).addresses.http);
+        let line = told.lines().find(|line| line.starts_with("jangbu_backup_newest_timestamp_seconds"));
+        let value = line.and_then(|line| line.split(' ').next_back()?.trim().parse::<f64>().ok());
+        value.expect("it is among the metrics")
+    };
+    assert_eq!([1, 2, 3].map(newest_at), [0.0; 3], "there is none yet");
+    let payer = Payer::start(&bank.cluster).await;
+    let mut fulls = Vec::new();
+    for _ in 0..3 {
+        payer.progresses(300, "between two backups").await;
+        let full = exits(WELL, &bank.cluster, &["backup", "run", &place, "-o", "json"]);
+        fulls.push(serde_json::from_slice::<Value>(&full.stdout).expect("JSON"));
+    }
+    payer.stop().await;
+    let all_know = async || [1, 2, 3].iter().all(|id| newest_at(*id) > 1e9).then_some(());
+    until("every node knows of the newest", all_know).await;
+    let trail = exits(WELL, &bank.cluster, &["audit", "list"]);
+    let trail = String::from_utf8_lossy(&trail.stdout).into_owned();
+    for action in ["snapshot read", "log read", "backup run"] {
+        assert!(trail.contains(action), "{action} isn't in {trail}");
+    }
+
+    let whole = damage::files_under(&bank.place).len();
+    let (_, said) = code(USAGE, &["backup", "prune", &place]);
+    assert!(said.contains("--keep"), "{said}");
+    let nothing = json(&["backup", "prune", &place, "--keep", "3"]);
+    assert_eq!(
+        (&nothing["fulls_removed"], &nothing["pieces_removed"]),
+        (&Value::from(0), &Value::from(0)),
+        "{nothing}"
+    );
+    json(&["backup", "prune", &place, "--keep-days", "1"]);
+    let would = json(&["backup", "prune", &place, "--keep", "2", "--dry-run"]);
+    assert_eq!(damage::files_under(&bank.place).len(), whole, "nothing has gone yet");
+    assert_eq!(would["fulls_removed"], 1, "{would}");
+    let gone = json(&["backup", "prune", &place, "--keep", "2"]);
+    assert_eq!(
+        (&gone["pieces_removed"], &gone["segments_removed"], &gone["bytes_removed"]),
+        (&would["pieces_removed"], &would["segments_removed"], &would["bytes_removed"])
+    );
+    let count = |name: &str| gone[name].as_u64().expect("a number") as usize;
+    let removed = count("fulls_removed") + count("segments_removed") + count("pieces_removed");
+    assert_eq!(
+        (damage::files_under(&bank.place).len(), count("pieces_removed") > 0),
+        (whole - removed, true),
+        "{gone}"
+    );
+    assert_eq!(json(&["backup", "verify", &place])["faults"], Value::Array(vec![]));
+
+    let into = bank.place.with_file_name("into").display().to_string();
+    let index = |full: &Value| full["log_index"].as_u64().expect("an index").to_string();
+    let (_, said) = code(CONFLICT, &restore(&place, &into, &["--index", &index(&fulls[0])]));
+    assert!(said.contains("the oldest full backup is of entry"), "{said}");
+    let told = json(&restore(&place, &into, &["--index", &index(&fulls[1])]));
+    assert_eq!(told["digest"], fulls[1]["digest"]);
+
+    // What it must keep isn't whole: then all stays as it is.
+    let newest = damage::files_under(&bank.place.join("files"));
+    fs::remove_file(newest.first().expect("there are some")).expect("it is there");
+    let before = damage::files_under(&bank.place).len();
+    let (_, said) = code(UNHEALTHY, &["backup", "prune", &place, "--keep", "2"]);
+    assert!(said.contains("is missing") && said.contains("backup run"), "{said}");
+    assert_eq!(damage::files_under(&bank.place).len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_says_so() {
+    let bank = Bank::open(1).await;
+    let storage = Storage::start().await;
+    let environment = storage.environment();
+    let endpoints = ("JANGBU_ENDPOINTS", bank.cluster.node(1).addresses.client.clone());
+    let ask = |expected: i32, more: &[(&str, &str)], arguments: &[&str]| {
+        let mut command = Command::new(jangbu());
+        command.args(arguments).envs(environment.clone()).envs([endpoints.clone()]).envs(more.iter().copied());
+        let output = tokio::task::block_in_place(|| command.output()).expect("the command starts");
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(expected), "jangbu {}:\n{said}\n{complained}", arguments.join(" "));
+        (serde_json::from_str::<Value>(&said).unwrap_or_default(), complained.into_owned())
+    };
+    let place = "s3://money/bank";
+    let run = ["backup", "run", place, "-o", "json"];
+    let payer = Payer::start(&bank.cluster).await;
+    payer.progresses(500, "so that there is something to lose").await;
+    payer.stop().await;
+
+    let (_, told) = ask(DENIED, &[("AWS_ACCESS_KEY_ID", "stranger")], &run);
+    assert!(told.contains("403 Forbidden") && told.contains("lets you in"), "{told}");
+    let (_, told) = ask(GENERAL, &[], &["backup", "run", "s3://elsewhere/bank"]);
+    assert!(told.contains("s3://elsewhere/bank") && told.contains("->"), "{told}");
+    let (_, told) = ask(GENERAL, &[("AWS_ALLOW_HTTP", "false")], &run);
+    assert!(told.contains("AWS_ALLOW_HTTP=true allows plain text"), "{told}");
+    assert_eq!(storage.objects_count(), 0, "nothing was put");
+
+    // Killed half-way, and again: what is there already isn't sent again, whatever happens to the rest on its way.
+    let slowly = [&run[..], &["--rate", "1"]].concat();
+    let log = bank.place.with_file_name("s3.log");
+    let mut started = environment.to_vec();
+    started.push(endpoints.clone());
+    let half = Process::start_in(&started, None, &jangbu(), &slowly, &log);
+    until("some objects are there", async || (storage.objects_count() > 2).then_some(())).await;
+    half.kill();
+    storage.order([Misfortune::CutOff, Misfortune::Busy, Misfortune::Halved, Misfortune::CutOff]);
+    let (full, _) = ask(WELL, &[], &run);
+    let number = |name: &str| full[name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a number");
+    assert!(number("bytes_new") < number("bytes"), "{full}");
+    assert_eq!(storage.misfortunes_left(), 0, "they all befell it");
+
+    let (listed, _) = ask(WELL, &[], &["backup", "list", place, "-o", "json"]);
+    assert_eq!(listed["backups"][0]["digest"], full["digest"], "{listed}");
+    let (verified, _) = ask(WELL, &[], &["backup", "verify", place, "-o", "json"]);
+    assert_eq!(verified["faults"], Value::Array(vec![]), "{verified}");
+    let into = bank.place.with_file_name("into").display().to_string();
+    let (told, _) = ask(WELL, &[], &restore(place, &into, &["-o", "json"]));
+    assert!(told["log_index"].as_u64() >= full["log_index"].as_u64(), "{told}");
+    ask(WELL, &[], &run);
+    let before = storage.objects_count();
+    let (pruned, _) = ask(WELL, &[], &["backup", "prune", place, "--keep", "1", "-o", "json"]);
+    assert_eq!(pruned["fulls_removed"], 1, "{pruned}");
+    assert!(storage.objects_count() < before);
+    let (verified, _) = ask(WELL, &[], &["backup", "verify", place, "-o", "json"]);
+    assert_eq!(verified["faults"], Value::Array(vec![]), "{verified}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use jangbu_tests::{Cluster, Payer, Payments, Settings, Sizes, jangbu, jangbud, j
 
 /// Exit codes, as `jangbu --help` lists them.
 pub(crate) const WELL: i32 = 0;
+pub(crate) const GENERAL: i32 = 1;
 pub(crate) const USAGE: i32 = 2;
 pub(crate) const UNHEALTHY: i32 = 3;
 pub(crate) const UNAVAILABLE: i32 = 4;

@@ -10,6 +10,7 @@
 //!     journal    what the callers were told
 //!     judge      was every promise kept? Asked of every replica
 //!     damage     what disks do to files
+//!     s3         object storage on loopback, and what networks do to it
 //!     wait       named conditions under a deadline
 //!
 //! Laws
@@ -32,6 +33,7 @@ mod judge;
 mod node;
 mod payer;
 mod process;
+mod s3;
 mod wait;
 
 pub use binaries::{jangbu, jangbud};
@@ -44,4 +46,5 @@ pub use judge::{judge, replicas_agree};
 pub use node::{Addresses, Node};
 pub use payer::{ACCOUNTS, LEDGER, Payer, Payments, Waits, open_accounts, payment};
 pub use process::{Ended, Process, Signal};
+pub use s3::{Misfortune, Storage};
 pub use wait::{DEADLINE, until, until_ok};

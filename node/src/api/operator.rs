@@ -278,15 +278,39 @@ impl Operator for OperatorService {
         request: Request<Streaming<v1::ReadSnapshotRequest>>,
     ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
         // It holds the money of all ledgers.
-        Access::of(&request).check_all().map_err(to_status)?;
-        self.backup.snapshot(request.into_inner()).await.map(Response::new).map_err(to_status)
+        let access = Access::of(&request);
+        access.check_all().map_err(to_status)?;
+        let deadline = deadline(request.metadata(), &self.limits);
+        let (index, replies) = self.backup.snapshot(request.into_inner()).await.map_err(to_status)?;
+        let detail = format!("as of entry {index}");
+        self.administration.note_reading(&caller(&access), "snapshot read", detail, deadline).await;
+        Ok(Response::new(replies))
     }
 
     type ReadLogStream = ReceiverStream<Result<v1::ReadLogReply, Status>>;
 
     async fn read_log(&self, request: Request<v1::ReadLogRequest>) -> Result<Response<Self::ReadLogStream>, Status> {
-        Access::of(&request).check_all().map_err(to_status)?;
-        self.backup.log(request.into_inner()).await.map(Response::new).map_err(to_status)
+        let access = Access::of(&request);
+        access.check_all().map_err(to_status)?;
+        let deadline = deadline(request.metadata(), &self.limits);
+        let asked = request.into_inner();
+        let index = asked.after.as_ref().map_or(0, |after| after.index);
+        let replies = self.backup.log(asked).await.map_err(to_status)?;
+        let detail = format!("behind entry {index}");
+        self.administration.note_reading(&caller(&access), "log read", detail, deadline).await;
+        Ok(Response::new(replies))
+    }
+
+    async fn record_backup(
+        &self,
+        request: Request<v1::RecordBackupRequest>,
+    ) -> Result<Response<v1::AuditRecord>, Status> {
+        let access = Access::of(&request);
+        access.check_all().map_err(to_status)?;
+        let deadline = deadline(request.metadata(), &self.limits);
+        let v1::RecordBackupRequest { log_index, place } = request.into_inner();
+        let recorded = self.administration.record_backup(&caller(&access), log_index, &place, deadline).await;
+        recorded.map(Response::new).map_err(to_status)
     }
 }
 

@@ -10,6 +10,8 @@
 //!     vault     names, tries again, sees that it is there; seal: checksum or cipher; place: folder or bucket; s3: the wire
 //! ```
 //!
+//! prune takes away what is old.
+//!
 //! Laws
 //! * A running node is asked by its door, as everybody asks it; its folder is left alone.
 //! * What is restored has the digest that a node recorded at that index, or isn't given out.
@@ -19,6 +21,7 @@
 
 pub mod drill;
 pub mod place;
+pub mod prune;
 pub mod record;
 pub mod restore;
 pub mod run;
@@ -59,6 +62,14 @@ A place belongs to one cluster. S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AW
 it restores the newest backup and starts a node with it."
     )]
     Verify(PlaceArguments),
+    /// Remove old full backups, and all that only they need.
+    #[command(after_help = "Examples:
+  jangbu backup prune /mnt/backup/bank --keep 7 --dry-run        what would go, and how much room that makes
+  jangbu backup prune s3://bank-backup/main --key-file k --keep-days 90 --keep 3
+
+What is kept is everything from one full backup on: it, those after it, and the log behind it. With both flags the older of the
+two. Begin with a drill: a backup that was never restored is a hope. Needs the right to delete there, which `run` doesn't.")]
+    Prune(prune::Arguments),
     /// Make the folder of a new cluster's first node, as of the end, of an index or of a time.
     #[command(after_help = "Examples:
   jangbu backup restore /mnt/backup/bank --into /var/lib/jangbu --node-id 4 --peer-address 10.0.1.5:7401 --client-address 10.0.1.5:7400
@@ -108,6 +119,7 @@ impl Command {
             Command::Verify(arguments) => verify::run(&arguments, global).await,
             Command::Restore(arguments) => arguments.run(global).await,
             Command::Drill(arguments) => arguments.run(global).await,
+            Command::Prune(arguments) => arguments.run(global).await,
         }
     }
 }

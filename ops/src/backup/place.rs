@@ -85,6 +85,20 @@ impl Place {
         }
     }
 
+    /// Also of what isn't there.
+    pub async fn remove(&self, name: &str) -> Result<(), PlaceError> {
+        match self {
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                Ok(blocking(move || found(remove_file(&path)).map(drop)).await?)
+            }
+            Place::Bucket { store, prefix } => match store.delete(&key(prefix, name)).await {
+                Err(object_store::Error::NotFound { .. }) => Ok(()),
+                met => Ok(met?),
+            },
+        }
+    }
+
     /// Names and sizes of all objects below a folder.
     pub async fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, PlaceError> {
         match self {
@@ -139,6 +153,15 @@ fn put_file(path: &Path, object: &[u8]) -> io::Result<()> {
     // The folder may be new in its parent, too.
     let named = [Some(parent), parent.parent()].into_iter().flatten().filter(|folder| !folder.as_os_str().is_empty());
     named.map(File::open).try_for_each(|folder| folder?.sync_all())
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    // The folder of a file's pieces goes with the last of them; any other isn't empty, or is wanted again.
+    if let Some(parent) = path.parent() {
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
 }
 
 fn list_files(folder: &Path, name: &str, files: &mut Vec<(String, u64)>) -> io::Result<()> {

@@ -7,7 +7,7 @@
 //! Not here: the form of a segment (`segment.rs`).
 
 use jangbu_proto::cluster::v1::EntryId;
-use jangbu_raft_store::snapshot::manifest::Manifest;
+use jangbu_raft_store::snapshot::manifest::{FileInfo, Manifest};
 use serde::{Deserialize, Serialize};
 
 use super::vault::Vault;
@@ -81,6 +81,16 @@ impl Full {
 
     pub fn manifest(&self) -> Result<Manifest, Failure> {
         parse(self.manifest.as_bytes())
+    }
+
+    /// The objects that hold its files, and how much is in each.
+    pub fn pieces(&self) -> Result<Vec<(String, u64)>, Failure> {
+        let manifest = self.manifest()?;
+        let of_file = |file: &FileInfo| {
+            let (name, bytes) = (file.xxh3_128.clone(), file.bytes);
+            pieces(bytes).map(move |(piece, length)| (piece_name(&name, bytes, piece), length))
+        };
+        Ok(manifest.files.iter().flat_map(of_file).collect())
     }
 
     pub async fn put(&self, vault: &Vault) -> Result<(), Failure> {
@@ -175,6 +185,24 @@ impl Archive {
     /// The last entry that can be restored from a full backup on.
     pub fn end_behind(&self, index: u64) -> u64 {
         self.behind(index).last().map_or(index, |span| span.last)
+    }
+}
+
+#[cfg(test)]
+impl Full {
+    /// One of nothing, of a log time.
+    pub fn at(timestamp: u64) -> Full {
+        Full {
+            format: FORMAT,
+            last: At { term: 1, node_id: 1, index: timestamp },
+            timestamp,
+            digest: String::new(),
+            events_count: 0,
+            taken_at: timestamp,
+            node_id: 1,
+            bytes: 0,
+            manifest: String::new(),
+        }
     }
 }
 

@@ -38,6 +38,9 @@ use crate::{progress, text};
 /// A segment is put when it has grown to this, however new it is.
 const SEGMENT_BYTES: usize = 8 << 20;
 
+/// With --follow, so often is the cluster told how far the backup is; the metric of its age is as coarse as that.
+const TELL_EVERY: Duration = Duration::from_secs(3_600);
+
 /// With --follow, between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -96,11 +99,15 @@ impl Arguments {
             line: progress::spinner(format!("reading what is in {}", vault.place())),
             follow: false,
             full: At { term: 0, node_id: 0, index: 0 },
+            told_at: tokio::time::Instant::now(),
         };
         stop.or(shipper.resume(&source)).await?;
         let mut report = stop.or(self.full(&vault, &source, &mut shipper)).await?;
         shipper.follow = self.follow;
         shipper.tell(report.timestamp)?;
+        if self.follow {
+            shipper.tell_the_cluster(&source).await;
+        }
         loop {
             match shipper.ship(&source, &mut stop).await {
                 Ok(()) => break,
@@ -122,7 +129,8 @@ impl Arguments {
             }
         }
         shipper.line.finish_and_clear();
-        report.restorable_to = shipper.after.index.max(report.log_index);
+        shipper.tell_the_cluster(&source).await;
+        report.restorable_to = shipper.archived_to();
         output::show(global.output, &report, text_of)
     }
 
@@ -136,6 +144,7 @@ impl Arguments {
         let full = Full::new(&first.manifest, first.timestamp, source.status.node_id, now_ns())?;
         let bytes_new = copy_files(vault, &mut reading, &full, &mut shipper.pace, &shipper.line).await?;
         full.put(vault).await?;
+        still_there(vault, &full).await?;
         shipper.full = full.last;
         if shipper.after.index == 0 {
             shipper.after = full.last;
@@ -196,6 +205,16 @@ fn is_gone_by(failure: &Failure) -> bool {
 }
 
 // --- the files
+
+/// Whether what was there already is there still, now that nothing takes it away any more: the record names it.
+async fn still_there(vault: &Vault, full: &Full) -> Result<(), Failure> {
+    let there = vault.list("files").await?;
+    match full.pieces()?.into_iter().find(|(name, bytes)| there.get(name) != Some(bytes)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Failure::new(Kind::Unhealthy, format!("{} was removed meanwhile", vault.named(&name)))
+            .advise("did a prune run beside this? Begin again: what is missing is sent anew")),
+    }
+}
 
 /// Puts what isn't there yet; tells how much that was.
 async fn copy_files(
@@ -298,6 +317,8 @@ struct Shipper<'a> {
     follow: bool,
     /// The newest full backup's.
     full: At,
+    /// When the cluster last heard how far this is.
+    told_at: tokio::time::Instant,
 }
 
 impl Shipper<'_> {
@@ -339,6 +360,9 @@ impl Shipper<'_> {
                 biased;
                 () = stop.heard() => return self.put(&mut segment).await,
                 () = sleep_until(began + self.every), if is_due => self.put(&mut segment).await?,
+                () = sleep_until(self.told_at + TELL_EVERY), if self.follow && segment.is_empty() => {
+                    self.tell_the_cluster(source).await;
+                }
                 reply = replies.message() => match reply {
                     Ok(Some(reply)) => {
                         if segment.is_empty() {
@@ -382,9 +406,22 @@ impl Shipper<'_> {
 }
 
 impl Shipper<'_> {
+    fn archived_to(&self) -> u64 {
+        self.after.index.max(self.full.index)
+    }
+
+    /// So that every node's metrics know that there is a backup, and the audit trail since when. A backup without that is one, too.
+    async fn tell_the_cluster(&mut self, source: &Source) {
+        self.told_at = tokio::time::Instant::now();
+        let told = source.operator.record_backup(self.archived_to(), self.vault.place().to_owned()).await;
+        if let Err(failure) = told {
+            self.line.suspend(|| output::note(format!("the cluster doesn't know of this backup: {failure}")));
+        }
+    }
+
     /// How far it is, to people and to programs that follow. `timestamp`: of the last event, in log time.
     fn tell(&self, timestamp: u64) -> Result<(), Failure> {
-        let archived_to = self.after.index.max(self.full.index);
+        let archived_to = self.archived_to();
         self.line.set_message(format!("archived to entry {}", text::grouped(archived_to)));
         if self.follow && self.output == Output::Json {
             let behind_ms = now_ns().saturating_sub(timestamp) / 1_000_000;

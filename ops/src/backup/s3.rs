@@ -49,6 +49,8 @@ pub fn bucket(named: &str) -> Result<Place, object_store::Error> {
     let (bucket, prefix) = named.split_once('/').unwrap_or((named, ""));
     let prefix = path::Path::parse(prefix)?;
     let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_http_connector(Wires);
+    // Not every service that speaks S3 can delete many objects in one call.
+    let builder = builder.with_disable_bulk_delete(true);
     Ok(Place::Bucket { store: Arc::new(builder.build()?), prefix })
 }
 

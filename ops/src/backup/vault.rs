@@ -7,7 +7,7 @@
 //!
 //! Laws
 //! * An object is whole or not there; its size is looked at once it was put, and a put that fails is tried again.
-//! * Nothing is changed and nothing removed: what was put stays as it is.
+//! * Nothing is changed: what was put stays as it is, until it is removed as a whole (`prune.rs`).
 //! * Every object is guarded, with its name (`seal.rs`). What is damaged is named, never skipped.
 //!
 //! Not here: what the objects mean (`record.rs`, `segment.rs`).
@@ -155,6 +155,21 @@ impl Vault {
             Failure::new(Kind::Unhealthy, format!("{} is missing", self.named(name))).advise(DAMAGE_ADVICE)
         })?;
         seal::open(self.key.as_ref(), name, &object).map_err(|why| self.damaged(name, why))
+    }
+
+    /// Also of what isn't there any more.
+    pub async fn remove(&self, name: &str) -> Result<(), Failure> {
+        let mut attempt = 1;
+        loop {
+            match self.storage.remove(name).await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempt == ATTEMPTS || error.is_denied() => {
+                    return Err(self.failed("removing", name, &error));
+                }
+                Err(_) => tokio::time::sleep(self.pause * 2u32.pow(attempt)).await,
+            }
+            attempt += 1;
+        }
     }
 
     /// The objects below a folder: names and sizes of payloads, in order.
