@@ -11,8 +11,7 @@ use crate::command::{WELL, ask_at};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_grows_to_five_shrinks_back_and_moves_to_other_machines_without_a_clients_error() {
-    // With the smallest sizes a newcomer that is given a snapshot on a busy machine finds the log behind it purged, again and
-    // again (docs/operations.md).
+    // With the smallest sizes five nodes do little else than take snapshots of hundreds of files, and a busy machine takes minutes.
     let mut cluster = Cluster::start_with(Settings { sizes: Sizes::Shipped, ..Settings::default() }).await;
     let (first, more, elsewhere) = ([1, 2, 3], [4, 5], [6, 7, 8]);
     for id in more.into_iter().chain(elsewhere) {
