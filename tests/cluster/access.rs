@@ -157,7 +157,7 @@ async fn every_call_with_tokens(cluster: &Cluster, certs: &Certs, calls: &BTreeS
 }
 
 /// A cluster that was made while the machine was busy may be at its first version still, which knows no tokens.
-async fn knows_tokens(cluster: &Cluster) {
+pub(crate) async fn knows_tokens(cluster: &Cluster) {
     let finalize = cluster::FinalizeUpgradeRequest { dry_run: false };
     until("the version is raised", async || {
         let raised = cluster.door(1).operator().finalize_upgrade(finalize).await.ok()?.into_inner();
