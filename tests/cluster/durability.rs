@@ -46,16 +46,14 @@ async fn a_flipped_byte_in_a_vote_is_named_and_the_node_never_votes_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flipped_bytes_in_the_state_are_named_before_they_are_answered() {
     let (mut cluster, payer, harmed) = with_a_follower_killed().await;
-    let state = cluster.node(harmed).data.join("group-0").join(state_in_use(&cluster, harmed));
-    let mut tables = damage::files_ending(&state, ".sst");
-    // The kill may have come while a table was begun: that one holds nothing, and nobody knows of it.
-    tables.retain(|table| damage::written_bytes(table) > 0);
-    assert!(!tables.is_empty(), "the state was flushed");
-    // Each of them, as a recount of the state doesn't read its indexes.
-    tables.iter().for_each(|table| damage::flip(table, damage::written_bytes(table) / 2));
-
-    cluster.node_mut(harmed).start();
-    let ended = ended_when_recounted(&mut cluster, harmed).await;
+    let ended = loop {
+        flip_each_table(&cluster, harmed);
+        cluster.node_mut(harmed).start();
+        if let Some(ended) = ended_when_recounted(&mut cluster, harmed).await {
+            break ended;
+        }
+        cluster.node_mut(harmed).kill();
+    };
     // RocksDB names the table, or its own manifest where it can't read what a table says of itself.
     ended.assert_gave_up_saying(&["Corruption", "group-0/state-", "jangbu member"]);
     goes_on_and_is_replaced(cluster, payer, harmed).await;
@@ -139,8 +137,19 @@ async fn with_a_follower_killed() -> (Cluster, Payer, u64) {
     (cluster, payer, harmed)
 }
 
-/// A damaged file is noticed when it is opened or when it is read: at the latest when everything is read.
-async fn ended_when_recounted(cluster: &mut Cluster, id: u64) -> Ended {
+fn flip_each_table(cluster: &Cluster, id: u64) {
+    let state = cluster.node(id).data.join("group-0").join(state_in_use(cluster, id));
+    let mut tables = damage::files_ending(&state, ".sst");
+    // The kill may have come while a table was begun: that one holds nothing, and nobody knows of it.
+    tables.retain(|table| damage::written_bytes(table) > 0);
+    assert!(!tables.is_empty(), "the state was flushed");
+    // Each of them, as a recount of the state doesn't read its indexes.
+    tables.iter().for_each(|table| damage::flip(table, damage::written_bytes(table) / 2));
+}
+
+/// A damaged file is noticed when it is opened or when it is read: at the latest when everything is read. `None`: a busy cluster had
+/// purged what the node lacked meanwhile, and sent it a snapshot, which took the place of the damaged state.
+async fn ended_when_recounted(cluster: &mut Cluster, id: u64) -> Option<Ended> {
     let door = cluster.door(id).clone();
     let recounts = tokio::spawn(async move {
         loop {
@@ -148,7 +157,13 @@ async fn ended_when_recounted(cluster: &mut Cluster, id: u64) -> Ended {
             tokio::task::yield_now().await;
         }
     });
-    let ended = cluster.node_ended(id, "its state is damaged").await;
+    let was_replaced = until("the damage is noticed, or the state is replaced", async || {
+        let words = cluster.node(id).words();
+        let is_noticed = words.contains("Corruption").then_some(false);
+        is_noticed.or(words.contains("a snapshot is installed").then_some(true))
+    })
+    .await;
+    let ended = if was_replaced { None } else { Some(cluster.node_ended(id, "its state is damaged").await) };
     recounts.abort();
     ended
 }
