@@ -1,7 +1,9 @@
 //! Sorting pairs in linear time: what a flush gathered, before it becomes runs.
 //!
-//! Two stable passes put them in order of the highest 22 bits in which their keys differ; what shares those is few, mostly in order
-//! already, and is sorted by comparing.
+//! Two stable passes put them in order of the highest 22 bits in which their keys differ. What shares those, a few hashes or all pairs of
+//! one account, is mostly in order already, and is sorted by comparing.
+//!
+//! Not here: merging of what is sorted already (`merge.rs`).
 //!
 //! Laws
 //! * The order is that of [`Pair`]: by key, then by value.
