@@ -386,13 +386,14 @@ async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_say
     assert_eq!(storage.objects_count(), 0, "nothing was put");
 
     // Killed half-way, and again: what is there already isn't sent again, whatever happens to the rest on its way.
-    let slowly = [&run[..], &["--rate", "1"]].concat();
+    storage.silent_from(Some(3));
     let log = bank.place.with_file_name("s3.log");
     let mut started = environment.to_vec();
     started.push(endpoints.clone());
-    let half = Process::start_in(&started, None, &jangbu(), &slowly, &log);
-    until("some objects are there", async || (storage.objects_count() > 2).then_some(())).await;
+    let half = Process::start_in(&started, None, &jangbu(), &run, &log);
+    until("some objects are there", async || (storage.objects_count() == 3).then_some(())).await;
     half.kill();
+    storage.silent_from(None);
     storage.order([Misfortune::CutOff, Misfortune::Busy, Misfortune::Halved, Misfortune::CutOff]);
     let (full, _) = ask(WELL, &[], &run);
     let number = |name: &str| full[name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a number");

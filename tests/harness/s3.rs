@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::pending,
     io,
     sync::{Arc, Mutex},
 };
@@ -32,6 +33,8 @@ pub enum Misfortune {
 struct Shelf {
     objects: BTreeMap<String, Vec<u8>>,
     misfortunes: VecDeque<Misfortune>,
+    /// With so many objects there, a put is never answered and stores nothing.
+    silent_from: Option<usize>,
 }
 
 impl Shelf {
@@ -95,6 +98,11 @@ impl Storage {
         self.shelf.lock().expect("nothing panics under it").misfortunes.len()
     }
 
+    /// Puts go unanswered while so many objects are there; `None`: all are answered again.
+    pub fn silent_from(&self, objects: Option<usize>) {
+        self.shelf.lock().expect("nothing panics under it").silent_from = objects;
+    }
+
     pub fn objects_count(&self) -> usize {
         self.shelf.lock().expect("nothing panics under it").objects.len()
     }
@@ -104,6 +112,9 @@ async fn serve(stream: TcpStream, shelf: Arc<Mutex<Shelf>>) {
     let mut stream = BufReader::new(stream);
     // An error is a client that hung up.
     while let Ok(Some(request)) = read(&mut stream, &shelf).await {
+        if is_left_waiting(&request, &shelf) {
+            return pending().await;
+        }
         let Some((status, body)) = answer(&request, &shelf) else { return };
         let length = body.len();
         let head = format!(
@@ -149,6 +160,11 @@ async fn read(stream: &mut BufReader<TcpStream>, shelf: &Mutex<Shelf>) -> io::Re
         key_is_known: header("authorization").is_some_and(|(_, value)| value.contains(&known)),
         body: (!is_cut_off).then_some(body),
     }))
+}
+
+fn is_left_waiting(request: &Request, shelf: &Mutex<Shelf>) -> bool {
+    let shelf = shelf.lock().expect("nothing panics under it");
+    request.method == "PUT" && shelf.silent_from.is_some_and(|from| shelf.objects.len() >= from)
 }
 
 /// Status and body; `None`: the connection breaks.
