@@ -5,9 +5,9 @@
 //!                                 +------ provably not proposed ------+
 //!
 //! A lone caller pays no wait: with nothing in flight, what is there goes at once, together with whatever is just coming
-//! in, and with those who were just answered if they come back at once (`waves.rs`). While an entry is in flight others gather, until it is answered, or the next entry is full, or the first of them has
-//! waited half as long as an entry takes. So ten thousand callers with one transfer each cost about as much as one caller
-//! with ten thousand.
+//! in, and with those who were just answered if they come back at once (`waves.rs`). While an entry is in flight others
+//! gather, until it is answered, or the next entry is full, or the first of them has waited half as long as an entry takes.
+//! So ten thousand callers with one transfer each cost about as much as one caller with ten thousand.
 //!
 //! What was provably not proposed (no leader, a leader that isn't one any more, a connection refused) goes back to the
 //! front of its queue and is tried again until its deadline. Everything else is answered: applied, or unknown. Trying
