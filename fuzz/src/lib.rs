@@ -35,6 +35,9 @@ mod text;
 #[path = "../../raft-store/src/type_config.rs"]
 #[allow(dead_code, reason = "the product's file, of which not all is needed here")]
 mod type_config;
+#[path = "../../raft-store/src/watched.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod watched;
 mod wire;
 
 pub use import::{import_berka, import_csv};

@@ -50,7 +50,7 @@ use crate::{
     leadership::{Leadership, Route},
     metrics::Metrics,
     proposer::Proposer,
-    traces::{HANDED_ON_MAX, Stretch, Trail},
+    traces::{HANDED_ON_MAX, Milestones, Stretch, Trail},
     waves::Waves,
 };
 
@@ -285,10 +285,17 @@ pub struct WayOut {
 
 impl WayOut {
     /// Gets the body into the log, here or at the leader. Blocks on a quorum, at most until `deadline`.
-    async fn send(&self, route: Route, builder: BatchBuilder, traceparents: Vec<String>, deadline: Instant) -> Outcome {
+    async fn send(
+        &self,
+        route: Route,
+        builder: BatchBuilder,
+        traceparents: Vec<String>,
+        milestones: Option<Arc<Milestones>>,
+        deadline: Instant,
+    ) -> Outcome {
         let attempt = async {
             match route {
-                Route::Here => self.proposer.propose(builder).await,
+                Route::Here => self.proposer.propose(builder, milestones).await,
                 Route::There(id, node) => self.forwarder.forward(id, &node, builder, traceparents, deadline).await,
                 Route::Unknown => Outcome::NotProposed,
             }
@@ -498,15 +505,20 @@ impl Gatherer {
 
 /// Sends one entry off and answers its works. Returns those that may be tried again.
 async fn settle(way_out: &WayOut, route: Route, mut entry: Vec<Work>) -> Vec<Work> {
-    let stretch = if let Route::Here = route { Stretch::Propose } else { Stretch::Forward };
+    let stretch = if let Route::Here = route { Stretch::Commit } else { Stretch::Forward };
     entry.iter_mut().for_each(|work| work.trail.enters(stretch));
-    let traceparents = entry.iter().flat_map(|work| work.trail.traceparents()).take(HANDED_ON_MAX).collect();
+    let traceparents: Vec<_> = entry.iter().flat_map(|work| work.trail.traceparents()).take(HANDED_ON_MAX).collect();
+    let milestones = (!traceparents.is_empty()).then(Arc::<Milestones>::default);
     let deadline = entry.iter().map(|work| work.deadline).max().expect("an entry has works");
     let mut builder = BatchBuilder::new();
     for request in entry.iter().flat_map(|work| &work.requests) {
         builder.push(request.operation, &request.records);
     }
-    match way_out.send(route, builder, traceparents, deadline).await {
+    let outcome = way_out.send(route, builder, traceparents, milestones.clone(), deadline).await;
+    if let Some(milestones) = milestones {
+        tell_trails(&mut entry, &milestones, &outcome);
+    }
+    match outcome {
         Outcome::Applied(applied) => {
             answer_each(entry, applied);
             Vec::new()
@@ -521,6 +533,19 @@ async fn settle(way_out: &WayOut, route: Route, mut entry: Vec<Work>) -> Vec<Wor
         }
         Outcome::Refused(error) => answer_all(entry, &error),
         Outcome::Unknown => answer_all(entry, &CallError::OutcomeUnknown),
+    }
+}
+
+/// What the traced calls among them are told of their entry.
+fn tell_trails(entry: &mut [Work], milestones: &Milestones, outcome: &Outcome) {
+    let requests_count: usize = entry.iter().map(|work| work.requests.len()).sum();
+    for trail in entry.iter_mut().map(|work| &mut work.trail) {
+        if let Outcome::Applied(applied) = outcome {
+            trail.tells("jangbu.log_index", applied.log_index as i64);
+            trail.tells("jangbu.term", applied.term as i64);
+            trail.tells("jangbu.entry_requests", requests_count as i64);
+        }
+        trail.passes(milestones);
     }
 }
 
@@ -541,10 +566,7 @@ fn answer_each(entry: Vec<Work>, applied: Applied) {
     let asked: usize = entry.iter().map(|work| work.requests.len()).sum();
     assert_eq!(asked, replies.len(), "an entry is answered request by request");
     let mut replies = replies.into_iter();
-    for mut work in entry {
-        work.trail.tells("jangbu.log_index", log_index as i64);
-        work.trail.tells("jangbu.term", term as i64);
-        work.trail.tells("jangbu.entry_requests", asked as i64);
+    for work in entry {
         let replies = replies.by_ref().take(work.requests.len()).collect();
         // A caller that went away misses its answer and nothing else.
         let _ = work.reply.send(Ok(Applied { log_index, term, replies }));

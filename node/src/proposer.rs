@@ -22,14 +22,22 @@ use jangbu_proto::{
     batch::{self, BatchBuilder, Replies},
     cluster::v1::AuditRecord,
 };
-use jangbu_raft_store::{Command, Raft};
-use openraft::errors::{ClientWriteError, RaftError};
+use jangbu_raft_store::{
+    Command, Raft,
+    type_config::TypeConfig,
+    watched::{Watched, Watcher},
+};
+use openraft::{
+    errors::{ClientWriteError, Fatal, RaftError},
+    raft::ClientWriteResponse,
+};
 use prost::Message as _;
 
 use crate::{
     batcher::{Applied, Outcome},
     clock_skew::ClockSkew,
     environment::Clock,
+    traces::Milestones,
 };
 
 pub struct Proposer {
@@ -54,12 +62,13 @@ impl Proposer {
         Self { raft, clock, clock_skew, last: AtomicU64::new(0) }
     }
 
-    /// Proposes the requests as one entry and waits until it is applied here. Blocks on a quorum, without a limit.
-    pub async fn propose(&self, builder: BatchBuilder) -> Outcome {
+    /// Proposes the requests as one entry and waits until it is applied here; how far it gets is noted in the milestones, if
+    /// anybody wants to know. Blocks on a quorum, without a limit.
+    pub async fn propose(&self, builder: BatchBuilder, milestones: Option<Arc<Milestones>>) -> Outcome {
         if self.clock_skew.is_wrong() {
             return Outcome::NotProposed;
         }
-        self.write(builder.finish(self.stamp())).await
+        self.write(builder.finish(self.stamp()), milestones).await
     }
 
     /// Proposes to expire what is due by now. Blocks on a quorum, without a limit.
@@ -67,7 +76,7 @@ impl Proposer {
         if self.clock_skew.is_wrong() {
             return Outcome::NotProposed;
         }
-        self.write(batch::pulse(self.stamp())).await
+        self.write(batch::pulse(self.stamp()), None).await
     }
 
     /// Proposes an administrative action (`cluster.v1.AdminCommand`, packed). Blocks on a quorum, without a limit.
@@ -75,20 +84,28 @@ impl Proposer {
         if self.clock_skew.is_wrong() {
             return Err(Unapplied::NotProposed);
         }
-        let applied = self.commit(batch::admin(command, self.stamp())).await?;
+        let applied = self.commit(batch::admin(command, self.stamp()), None).await?;
         Ok(AuditRecord::decode(applied.replies).expect("this replica wrote the record itself"))
     }
 
-    async fn write(&self, body: Bytes) -> Outcome {
-        match self.commit(body).await {
+    async fn write(&self, body: Bytes, milestones: Option<Arc<Milestones>>) -> Outcome {
+        match self.commit(body, milestones).await {
             Ok(applied) => self.applied(applied),
             Err(Unapplied::NotProposed) => Outcome::NotProposed,
             Err(Unapplied::Unknown) => Outcome::Unknown,
         }
     }
 
-    async fn commit(&self, body: Bytes) -> Result<jangbu_raft_store::Applied, Unapplied> {
-        match self.raft.client_write(Command(body)).await {
+    async fn commit(
+        &self,
+        body: Bytes,
+        milestones: Option<Arc<Milestones>>,
+    ) -> Result<jangbu_raft_store::Applied, Unapplied> {
+        let written = match milestones {
+            None => self.raft.client_write(Command(body)).await,
+            Some(milestones) => self.write_noting(Command(body), milestones).await,
+        };
+        match written {
             Ok(response) => Ok(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Unapplied::NotProposed),
             Err(error) => {
@@ -96,6 +113,13 @@ impl Proposer {
                 Err(Unapplied::Unknown)
             }
         }
+    }
+
+    /// As openraft's `client_write`, but for the milestones.
+    async fn write_noting(&self, command: Command, milestones: Arc<Milestones>) -> Written {
+        let (watched, answer) = Watched::new(Arc::new(Noting { milestones, clock: self.clock.clone() }));
+        self.raft.client_write_ff(command, Some(watched)).await.map_err(RaftError::Fatal)?;
+        answer.await.map_or(Err(RaftError::Fatal(Fatal::Stopped)), |answer| answer.map_err(RaftError::APIError))
     }
 
     fn applied(&self, applied: jangbu_raft_store::Applied) -> Outcome {
@@ -112,5 +136,23 @@ impl Proposer {
         let after = |last: u64| wall.max(last + 1);
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last)));
         after(last.expect("the update always gives a value"))
+    }
+}
+
+type Written = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+/// Looks at the clock when an entry gets somewhere.
+struct Noting {
+    milestones: Arc<Milestones>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Watcher for Noting {
+    fn committed(&self) {
+        self.milestones.is_committed(self.clock.wall_ns());
+    }
+
+    fn answered(&self) {
+        self.milestones.is_answered(self.clock.wall_ns());
     }
 }

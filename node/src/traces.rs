@@ -1,20 +1,24 @@
 //! What single calls went through, span by span, for whoever runs an OpenTelemetry collector.
 //!
-//!     caller's traceparent ─► create_transfers ─┬─► gather       waits for company
-//!                                               └─► propose      log, quorum, applied: the leader is here
-//!                                                or forward ─┬─► gather       at the leader, in the same trace
-//!                                                            └─► propose
+//!     caller's traceparent ─► create_transfers ─┬─► gather            waits for company
+//!                                               ├─► commit ─► apply   log and quorum, then the books: the leader is here
+//!                                               └or forward ─┬─► gather            at the leader, in the same trace
+//!                                                            └─► commit ─► apply
 //!
 //! Laws
 //! * Off, it costs a call one look at an empty option. On, there is a span for a call and for its part of an entry, never for a
 //!   transfer.
 //! * Nobody waits for a collector: ended spans go to a bounded queue, which a thread of its own empties; what finds no room is lost.
 //! * A span tells methods, sizes, log indexes and codes; no account, no amount, no id of a transfer and no caller.
+//! * Where commit ends and apply begins and ends is noted where it happens, and not when whoever waits for it has its turn.
 //! * Nothing is decided by it, and in a simulation there is none.
 //!
 //! Not here: what is measured of all calls (`metrics.rs`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use opentelemetry::{
     Context, KeyValue, Value,
@@ -118,7 +122,10 @@ impl CallSpan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stretch {
     Gather,
-    Propose,
+    /// From the proposal until a quorum has it durable, and the leader knows.
+    Commit,
+    /// Until the leader's state machine has answered.
+    Apply,
     Forward,
 }
 
@@ -126,16 +133,35 @@ impl Stretch {
     fn name(self) -> &'static str {
         match self {
             Stretch::Gather => "gather",
-            Stretch::Propose => "propose",
+            Stretch::Commit => "commit",
+            Stretch::Apply => "apply",
             Stretch::Forward => "forward",
         }
     }
 
     fn kind(self) -> SpanKind {
         match self {
-            Stretch::Gather | Stretch::Propose => SpanKind::Internal,
+            Stretch::Gather | Stretch::Commit | Stretch::Apply => SpanKind::Internal,
             Stretch::Forward => SpanKind::Client,
         }
+    }
+}
+
+/// When a proposed entry was committed, and when its leader's state machine answered.
+#[derive(Debug, Default)]
+pub struct Milestones {
+    committed: OnceLock<SystemTime>,
+    answered: OnceLock<SystemTime>,
+}
+
+impl Milestones {
+    /// Nanoseconds since the Unix epoch, as of all times here.
+    pub fn is_committed(&self, at: u64) {
+        let _ = self.committed.set(SystemTime::UNIX_EPOCH + Duration::from_nanos(at));
+    }
+
+    pub fn is_answered(&self, at: u64) {
+        let _ = self.answered.set(SystemTime::UNIX_EPOCH + Duration::from_nanos(at));
     }
 }
 
@@ -153,14 +179,28 @@ struct Leg {
 
 impl Trail {
     fn begin(&mut self, call: SpanContext) {
-        self.legs.extend(self.traces.leg(call, Stretch::Gather));
+        self.legs.extend(self.traces.leg(call, Stretch::Gather, None));
     }
 
     /// The stretch before has ended.
     pub fn enters(&mut self, stretch: Stretch) {
         for leg in &mut self.legs {
-            if let Some(next) = self.traces.leg(leg.call.clone(), stretch) {
+            if let Some(next) = self.traces.leg(leg.call.clone(), stretch, None) {
                 *leg = next;
+            }
+        }
+    }
+
+    /// From commit through apply, as far as the entry has come, with the times at which it did.
+    pub fn passes(&mut self, milestones: &Milestones) {
+        let Some(&committed) = milestones.committed.get() else { return };
+        for leg in &mut self.legs {
+            leg.on.end_with_timestamp(committed);
+            if let Some(next) = self.traces.leg(leg.call.clone(), Stretch::Apply, Some(committed)) {
+                *leg = next;
+            }
+            if let Some(&answered) = milestones.answered.get() {
+                leg.on.end_with_timestamp(answered);
             }
         }
     }
@@ -182,8 +222,10 @@ impl Trail {
 }
 
 impl Traces {
-    fn leg(&self, call: SpanContext, stretch: Stretch) -> Option<Leg> {
-        let builder = SpanBuilder::from_name(stretch.name()).with_kind(stretch.kind());
+    /// `began`: now, unless it says when.
+    fn leg(&self, call: SpanContext, stretch: Stretch, began: Option<SystemTime>) -> Option<Leg> {
+        let mut builder = SpanBuilder::from_name(stretch.name()).with_kind(stretch.kind());
+        builder.start_time = began;
         let on = start(self.0.as_ref()?, builder, Some(call.clone()))?;
         Some(Leg { call, on })
     }
@@ -267,7 +309,7 @@ mod tests {
         headers.insert(TRACEPARENT, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
         assert!(traces.call("create_transfers", &traces.parent(&headers)).is_none());
         let mut trail = traces.handed_on(&["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()]);
-        trail.enters(Stretch::Propose);
+        trail.enters(Stretch::Commit);
         assert_eq!(trail.traceparents().count(), 0);
     }
 }

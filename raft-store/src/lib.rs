@@ -37,6 +37,7 @@ pub mod snapshot;
 pub mod stamp;
 pub mod state;
 pub mod state_machine;
+pub mod watched;
 
 pub mod blocking;
 pub mod error;

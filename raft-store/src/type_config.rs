@@ -12,19 +12,36 @@ use jangbu_proto::{
     Malformed,
     entry::{self, NodeInfo, Payload},
 };
-use openraft::{EntryPayload, entry::RaftEntry};
+use openraft::{EntryPayload, OptionalSend, entry::RaftEntry};
 
-use crate::rt::Rt;
+use crate::{rt::Rt, watched::Watched};
 
-openraft::declare_raft_types!(
-    /// The same in production and in simulation.
-    pub TypeConfig:
-        D = Command,
-        R = Applied,
-        NodeId = u64,
-        Node = NodeInfo,
-        AsyncRuntime = Rt,
-);
+/// The same in production and in simulation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeConfig;
+
+/// By hand, as openraft's macro takes no responder but its own.
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Command;
+    type R = Applied;
+    type NodeId = u64;
+    type Node = NodeInfo;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Command, u64, NodeInfo>;
+    type Entry = openraft::Entry<LeaderId, Self::Payload>;
+    type Responder<T>
+        = Watched<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type AsyncRuntime = Rt;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub type LeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
