@@ -237,6 +237,11 @@ mod tests {
         command(Command::Note(Note { action: action.into(), ..Note::default() }))
     }
 
+    fn backup(outcome: &str) -> Vec<u8> {
+        let note = Note { action: NOTE_BACKUP.into(), outcome: outcome.into(), ..Note::default() };
+        command(Command::Note(note))
+    }
+
     fn token(id: &str) -> Vec<u8> {
         let token = Token {
             token_id: id.into(),
@@ -282,6 +287,31 @@ mod tests {
         let mut admin = Admin::default();
         let records: Vec<AuditRecord> = (0..4).map(|at| apply(&mut admin, &note(&format!("act {at}")))).collect();
         assert_eq!(trail::verify((0, vec![0; 32]), &records), Ok((4, admin.last_hash().to_vec())));
+    }
+
+    #[test]
+    fn the_newest_backup_is_the_last_that_came_to_its_end() {
+        let mut admin = Admin::default();
+        assert_eq!(admin.backed_up_at(), 0);
+        let done = apply(&mut admin, &backup(NOTE_DONE)).timestamp;
+        apply(&mut admin, &backup("broken off"));
+        apply(&mut admin, &note("leader move"));
+        assert_eq!(admin.backed_up_at(), done);
+        let again = apply(&mut admin, &backup(NOTE_DONE)).timestamp;
+        assert_eq!(admin.backed_up_at(), again);
+    }
+
+    #[test]
+    fn of_what_was_flushed_before_backups_were_noted_there_is_none() {
+        // AdminState as it was: version 2, one record, its hash, no token.
+        let flushed = [&[0x08, 2, 0x10, 1, 0x1a, 32][..], &[7; 32]].concat();
+        let mut admin = Admin::decode(&flushed).expect("it is read as it was written");
+        assert_eq!((admin.version(), admin.records_count(), admin.last_hash()), (2, 1, [7; 32]));
+        assert_eq!(admin.backed_up_at(), 0);
+        assert_eq!(admin.encode(), flushed, "nor does anything else of it change");
+        apply(&mut admin, &backup(NOTE_DONE));
+        assert_eq!(Admin::decode(&admin.encode()).unwrap().backed_up_at(), admin.backed_up_at());
+        assert!(admin.backed_up_at() > 0);
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn a_fixture_of_format_1_opens_and_holds_what_was_put_into_it() {
     let store = replica.store();
     assert_eq!(store.folder.identity().cluster_id, Some([7; 16]));
     assert_eq!(store.reader.highest_node_id(), 3);
+    assert_eq!(store.reader.backed_up_at(), 0, "nobody kept that then");
     let report = now(store.reader.verify(None)).unwrap().unwrap();
     assert_eq!(report.at.log_index, 14);
     assert_eq!((report.accounts_count, report.events_count), (5, 240));

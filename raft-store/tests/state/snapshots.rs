@@ -4,8 +4,8 @@ use crate::harness::*;
 use bytes::Bytes;
 use jangbu_ledger::{AccountFilter, AccountFilterFlags, AccountId, TransferId};
 use jangbu_proto::batch::admin;
-use jangbu_proto::cluster::v1::{AdminCommand, RaiseVersion, admin_command};
-use jangbu_raft_store::admin::VERSION_MAX;
+use jangbu_proto::cluster::v1::{AdminCommand, Note, RaiseVersion, admin_command};
+use jangbu_raft_store::admin::{NOTE_BACKUP, NOTE_DONE, VERSION_MAX};
 use jangbu_raft_store::engine::memory::MemoryEngines;
 use jangbu_raft_store::snapshot::manifest::Manifest;
 use jangbu_raft_store::testing::{CrashVfs, Dice, Survival};
@@ -515,6 +515,42 @@ fn a_crash_anywhere_in_building_a_snapshot_loses_at_most_the_snapshot() {
 fn raise_version(version: u32) -> Bytes {
     let command = Some(admin_command::Command::RaiseVersion(RaiseVersion { version }));
     admin(&AdminCommand { command, ..AdminCommand::default() }.encode_to_vec(), SECOND * 3)
+}
+
+/// What says that there is a backup, as `jangbu backup run` has it said.
+fn backup_is_done(timestamp: u64) -> Bytes {
+    let note = Note { action: NOTE_BACKUP.into(), outcome: NOTE_DONE.into(), ..Note::default() };
+    let command = Some(admin_command::Command::Note(note));
+    admin(&AdminCommand { command, ..AdminCommand::default() }.encode_to_vec(), timestamp)
+}
+
+#[test]
+fn every_replica_knows_of_the_newest_backup_over_crashes_restarts_and_snapshots() {
+    for kind in KINDS {
+        let (mut leader, mut fresh) = (Replica::new(kind, tiny()), Replica::new(kind, tiny()));
+        join(&mut leader, 5);
+        join(&mut fresh, 5);
+        let knows = |replica: &mut Replica, at: u64| assert_eq!(replica.store().reader.backed_up_at(), at, "{kind:?}");
+        work(&mut leader, 1, 10);
+        knows(&mut leader, 0);
+        leader.apply_body(raise_version(VERSION_MAX));
+        leader.apply_body(backup_is_done(SECOND * 4));
+        knows(&mut leader, SECOND * 4);
+        leader.crash_and_replay();
+        knows(&mut leader, SECOND * 4);
+
+        transfer_and_install(&leader.snapshot(), fresh.store()).unwrap();
+        knows(&mut fresh, SECOND * 4);
+        // A snapshot was flushed, and so was the state that it was installed as: no log brings this back.
+        for replica in [&mut leader, &mut fresh] {
+            replica.store = None;
+            replica.store = Some(replica.try_open().unwrap());
+            knows(replica, SECOND * 4);
+        }
+        leader.apply_body(backup_is_done(SECOND * 5));
+        transfer_and_install(&leader.snapshot(), fresh.store()).unwrap();
+        knows(&mut fresh, SECOND * 5);
+    }
 }
 
 #[test]
