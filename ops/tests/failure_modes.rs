@@ -159,8 +159,8 @@ fn where_nobody_answers_every_command_says_at_which_address_and_does_not_wait_fo
         assert!(said.contains(NOBODY), "jangbu {line} doesn't name {NOBODY}: {said}");
         assert!(said.contains("->"), "jangbu {line} doesn't say what to do next: {said}");
         assert!(began.elapsed() < Duration::from_secs(30), "jangbu {line} took {:?}", began.elapsed());
+        assert!(!nowhere().exists(), "jangbu {line} leaves a folder behind that it has nothing to put into");
     }
-    let _ = std::fs::remove_dir_all(nowhere()); // what a backup began
 }
 
 #[test]
@@ -171,5 +171,6 @@ fn what_is_missing_is_named() {
         assert_eq!(output.status.code(), Some(USAGE), "jangbu {line}: {said}");
         let named = named.replace("NOWHERE", &nowhere().display().to_string());
         assert!(said.contains(&named), "jangbu {line} doesn't name {named}: {said}");
+        assert!(!nowhere().exists(), "jangbu {line} makes what it misses");
     }
 }

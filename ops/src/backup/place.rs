@@ -42,6 +42,17 @@ impl PlaceError {
 }
 
 impl Place {
+    /// A bucket was made by others; a folder may be new.
+    pub async fn make(&self) -> Result<(), PlaceError> {
+        match self {
+            Place::Folder(folder) => {
+                let folder = folder.clone();
+                Ok(blocking(move || fs::create_dir_all(folder)).await?)
+            }
+            Place::Bucket { .. } => Ok(()),
+        }
+    }
+
     pub async fn put(&self, name: &str, object: Bytes) -> Result<(), PlaceError> {
         match self {
             Place::Folder(folder) => {
@@ -134,7 +145,8 @@ fn key(prefix: &path::Path, name: &str) -> path::Path {
 
 fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Below a file there is nothing either.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         result => result.map(Some),
     }
 }

@@ -54,20 +54,20 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// `place`: a folder, or s3://bucket/prefix with the usual AWS_ variables in the environment.
+    /// `place`: a folder, or s3://bucket/prefix with the usual AWS_ variables in the environment. A folder that isn't there is
+    /// made when there is something to put into it.
     pub fn at(place: &str, key_file: Option<&Path>) -> Result<Vault, Failure> {
         let key = key_file.map(Key::from_file).transpose()?;
-        let unusable = |error: &dyn std::fmt::Display| {
-            Failure::usage(format!("{place}: {error}")).advise("name a folder, or s3://BUCKET/PREFIX")
-        };
         let Some((scheme, rest)) = place.split_once("://") else {
-            std::fs::create_dir_all(place).map_err(|error| unusable(&error))?;
+            if Path::new(place).is_file() {
+                return Err(unusable(place, "it is a file"));
+            }
             return Ok(Vault::over(Place::Folder(place.into()), key, place));
         };
         if scheme != "s3" {
-            return Err(unusable(&format!("`{scheme}` is no storage that this program knows")));
+            return Err(unusable(place, format!("`{scheme}` is no storage that this program knows")));
         }
-        let bucket = s3::bucket(rest).map_err(|error| unusable(&error))?;
+        let bucket = s3::bucket(rest).map_err(|error| unusable(place, error))?;
         Ok(Vault::over(bucket, key, place))
     }
 
@@ -136,6 +136,7 @@ impl Vault {
             )
             .advise("name another place for this cluster")),
             None => {
+                self.storage.make().await.map_err(|error| unusable(&self.place, error))?;
                 let key_fingerprint = self.key.as_ref().map(Key::fingerprint).unwrap_or_default();
                 let marker = Marker { format: FORMAT, cluster_id: cluster_id.to_owned(), key_fingerprint };
                 let json = serde_json::to_vec(&marker).map_err(std::io::Error::other)?;
@@ -216,12 +217,19 @@ impl Vault {
     }
 
     fn failed(&self, doing: &str, name: &str, error: &PlaceError) -> Failure {
-        let kind = if error.is_denied() { Kind::Denied } else { Kind::General };
-        Failure::new(kind, format!("{doing} {}: {error}", self.named(name))).advise(STORAGE_ADVICE)
+        let (kind, advice) =
+            if error.is_denied() { (Kind::Denied, DENIED_ADVICE) } else { (Kind::General, STORAGE_ADVICE) };
+        Failure::new(kind, format!("{doing} {}: {error}", self.named(name))).advise(advice)
     }
 }
 
+fn unusable(place: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::usage(format!("{place}: {error}")).advise("name a folder, or s3://BUCKET/PREFIX")
+}
+
 const STORAGE_ADVICE: &str = "see that the storage answers and lets you in; then begin again: it goes on where it was";
+
+const DENIED_ADVICE: &str = "see that it lets you in: to a bucket with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, to a folder as its owner; then begin again: it goes on where it was";
 
 const DAMAGE_ADVICE: &str = "restore an older full backup (jangbu backup list) or one from another place; and find out what the storage does to its objects";
 
