@@ -6,12 +6,17 @@ use std::{
     process::{Command, Output},
 };
 
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use jangbu_proto::cluster::v1::StatusReply;
 use jangbu_tests::{
     Cluster, Misfortune, Payer, Payments, Process, Settings, Signal, Sizes, Storage, damage, jangbu, judge,
     replicas_agree, until,
 };
+use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s_fs::FileSystem;
 use serde_json::Value;
+use tokio::net::TcpListener;
 
 use crate::access::{knows_tokens, metrics};
 use crate::command::{CONFLICT, DENIED, GENERAL, UNAVAILABLE, UNHEALTHY, USAGE, WELL, exits};
@@ -67,6 +72,47 @@ impl Bank {
     async fn status(&self) -> StatusReply {
         self.cluster.status(1).await
     }
+
+    /// The environment of a command that knows the cluster and a storage.
+    fn with_storage(&self, storage: [(&'static str, String); 5]) -> Vec<(&'static str, String)> {
+        let endpoints = ("JANGBU_ENDPOINTS", self.cluster.node(1).addresses.client.clone());
+        storage.into_iter().chain([endpoints]).collect()
+    }
+}
+
+/// What a command answers, as JSON if it is, and what it complains of; `more` goes before the environment.
+fn ask(environment: &[(&str, String)], expected: i32, more: &[(&str, &str)], arguments: &[&str]) -> (Value, String) {
+    let mut command = Command::new(jangbu());
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).envs(more.iter().copied());
+    let output = tokio::task::block_in_place(|| command.output()).expect("the command starts");
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(expected), "jangbu {}:\n{said}\n{complained}", arguments.join(" "));
+    (serde_json::from_str(&said).unwrap_or_default(), complained.into_owned())
+}
+
+/// A server of S3 that others keep, over a folder; and the environment of a command that uses its bucket `money`. It ends with the
+/// runtime.
+async fn signing_storage(folder: &Path) -> [(&'static str, String); 5] {
+    fs::create_dir_all(folder.join("money")).expect("the test's folder takes folders");
+    let mut service = S3ServiceBuilder::new(FileSystem::new(folder).expect("it is there"));
+    service.set_auth(SimpleAuth::from_single("shop", "between us"));
+    let service = service.build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service.clone();
+            let serving = async move { http1::Builder::new().serve_connection(TokioIo::new(stream), service).await };
+            tokio::spawn(serving);
+        }
+    });
+    [
+        ("AWS_ENDPOINT", format!("http://{address}")),
+        ("AWS_ALLOW_HTTP", "true".into()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ACCESS_KEY_ID", "shop".into()),
+        ("AWS_SECRET_ACCESS_KEY", "between us".into()),
+    ]
 }
 
 /// Without any cluster.
@@ -361,16 +407,8 @@ async fn what_is_old_goes_what_is_kept_stays_whole_and_every_node_knows_of_the_n
 async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_says_so() {
     let bank = Bank::open(1).await;
     let storage = Storage::start().await;
-    let environment = storage.environment();
-    let endpoints = ("JANGBU_ENDPOINTS", bank.cluster.node(1).addresses.client.clone());
-    let ask = |expected: i32, more: &[(&str, &str)], arguments: &[&str]| {
-        let mut command = Command::new(jangbu());
-        command.args(arguments).envs(environment.clone()).envs([endpoints.clone()]).envs(more.iter().copied());
-        let output = tokio::task::block_in_place(|| command.output()).expect("the command starts");
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(expected), "jangbu {}:\n{said}\n{complained}", arguments.join(" "));
-        (serde_json::from_str::<Value>(&said).unwrap_or_default(), complained.into_owned())
-    };
+    let environment = bank.with_storage(storage.environment());
+    let ask = |expected, more: &[_], arguments: &[_]| ask(&environment, expected, more, arguments);
     let place = "s3://money/bank";
     let run = ["backup", "run", place, "-o", "json"];
     let payer = Payer::start(&bank.cluster).await;
@@ -388,9 +426,7 @@ async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_say
     // Killed half-way, and again: what is there already isn't sent again, whatever happens to the rest on its way.
     storage.silent_from(Some(3));
     let log = bank.place.with_file_name("s3.log");
-    let mut started = environment.to_vec();
-    started.push(endpoints.clone());
-    let half = Process::start_in(&started, None, &jangbu(), &run, &log);
+    let half = Process::start_in(&environment, None, &jangbu(), &run, &log);
     until("some objects are there", async || (storage.objects_count() == 3).then_some(())).await;
     half.kill();
     storage.silent_from(None);
@@ -421,6 +457,46 @@ async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_say
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_checks_every_signature_keeps_an_encrypted_backup_and_gives_it_back() {
+    let bank = Bank::open(1).await;
+    let buckets = bank.place.with_file_name("buckets");
+    let environment = bank.with_storage(signing_storage(&buckets).await);
+    let ask = |expected, more: &[_], arguments: &[_]| ask(&environment, expected, more, arguments);
+    let key = bank.place.with_file_name("key");
+    fs::write(&key, "5e".repeat(32)).expect("the test's folder takes files");
+    let key = key.display().to_string();
+    let keyed = ["--key-file", &key, "-o", "json"];
+    let verb = |verb| [&["backup", verb, "s3://money/bank"], &keyed[..]].concat();
+    let payer = Payer::start(&bank.cluster).await;
+    payer.progresses(300, "so that there is something to lose").await;
+    payer.stop().await;
+
+    let (_, told) = ask(DENIED, &[("AWS_SECRET_ACCESS_KEY", "guessed")], &verb("run"));
+    assert!(told.contains("403 Forbidden") && told.contains("AWS_SECRET_ACCESS_KEY"), "{told}");
+    assert_eq!(damage::files_under(&buckets), Vec::<PathBuf>::new(), "nothing was put");
+
+    let (full, _) = ask(WELL, &[], &verb("run"));
+    let (listed, _) = ask(WELL, &[], &verb("list"));
+    assert_eq!(listed["backups"][0]["digest"], full["digest"], "{listed}");
+    let (_, told) = ask(DENIED, &[], &["backup", "verify", "s3://money/bank"]);
+    assert!(told.contains("is encrypted with key"), "{told}");
+    let into = bank.place.with_file_name("into").display().to_string();
+    let (told, _) = ask(WELL, &[], &restore("s3://money/bank", &into, &keyed));
+    assert_eq!(told["digest"], full["digest"], "{told}");
+
+    let payer = Payer::start(&bank.cluster).await;
+    payer.progresses(50, "between two backups").await;
+    payer.stop().await;
+    ask(WELL, &[], &verb("run"));
+    let before = damage::files_under(&buckets).len();
+    let (pruned, _) = ask(WELL, &[], &[&verb("prune")[..], &["--keep", "1"]].concat());
+    assert_eq!(pruned["fulls_removed"], 1, "{pruned}");
+    assert!(damage::files_under(&buckets).len() < before);
+    let (verified, _) = ask(WELL, &[], &verb("verify"));
+    assert_eq!(verified["faults"], Value::Array(vec![]), "{verified}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_backup_command_cannot_do_it_says_and_what_to_do_next() {
     let mut bank = Bank::open(1).await;
     let place = bank.place();
@@ -430,6 +506,12 @@ async fn what_a_backup_command_cannot_do_it_says_and_what_to_do_next() {
     assert!(said.contains("s3://BUCKET/PREFIX"), "{said}");
     let (_, said) = code(UNAVAILABLE, &["backup", "run", &place, "--endpoints", "127.0.0.1:1", "--timeout", "500ms"]);
     assert!(said.contains("no node serves") && said.contains("cluster health"), "{said}");
+    let a_file = bank.cluster.node(1).config.display().to_string();
+    let (_, said) = code(USAGE, &["backup", "run", &a_file]);
+    assert!(said.contains("it is a file") && said.contains("name a folder"), "{said}");
+    let below_a_file = format!("{a_file}/backups");
+    let refused = exits(USAGE, &bank.cluster, &["backup", "run", &below_a_file]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("name a folder"), "{refused:?}");
     let (_, said) = code(USAGE, &["backup", "run", &place, "--rate", "0"]);
     assert!(said.contains("--rate"), "{said}");
     exits(WELL, &bank.cluster, &["backup", "run", &place]);

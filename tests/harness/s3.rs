@@ -1,7 +1,7 @@
 //! An S3-compatible service on loopback: one bucket, in memory, and the misfortunes that a test orders.
 //!
 //! As much of the protocol as backups use: objects put, got, looked at, deleted and listed. It knows one access key; that a
-//! signature is right it takes on trust.
+//! signature is right it takes on trust: `cluster/backup.rs` has a whole server for that.
 
 use std::{
     collections::{BTreeMap, VecDeque},
