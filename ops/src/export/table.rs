@@ -159,6 +159,7 @@ mod tests {
     use crate::export::columns::tests::filled;
     use crate::export::columns::{Expiry, Kind as ColumnKind};
     use jangbu_ledger::{Account, Amount, Transfer};
+    use std::os::unix::fs::FileExt as _;
 
     struct Folder(PathBuf);
 
@@ -281,5 +282,25 @@ mod tests {
             std::fs::write(&path, &whole[..place]).unwrap();
             assert!(read::<Transfer>(Format::Parquet, &folder.0).is_err(), "cut to {place}");
         }
+    }
+
+    #[test]
+    fn a_parquet_file_with_any_bit_flipped_is_read_or_refused() {
+        let folder = Folder::new("flipped");
+        write(Format::Parquet, &folder.0, &(0..3).map(filled::<Expiry>).collect::<Vec<_>>()).unwrap();
+        let path = folder.0.join("expiries.parquet");
+        let bytes = std::fs::read(&path).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let mut refused = 0;
+        for bit in 0..bytes.len() * 8 {
+            let (byte, place) = (bytes[bit / 8], bit as u64 / 8);
+            file.write_all_at(&[byte ^ 1 << (bit % 8)], place).unwrap();
+            if let Err(failure) = read::<Expiry>(Format::Parquet, &folder.0) {
+                assert!(failure.message.contains("expiries.parquet") && failure.advice.is_some(), "{failure}");
+                refused += 1;
+            }
+            file.write_all_at(&[byte], place).unwrap();
+        }
+        assert!(refused > bytes.len(), "only {refused} of {} were refused", bytes.len() * 8);
     }
 }
