@@ -10,6 +10,7 @@
 //!     snapshot_manifest   what a snapshot says of itself
 //!     import_csv          files that people import
 //!     import_berka
+//!     exported            tables of an export, taken back
 //!
 //! The decoders of the log's files and of manifests are compiled from their own files and not through their crate, which
 //! would bring RocksDB with it. What they touch of the rest stands here as small as they need it.
@@ -19,9 +20,8 @@
 #[path = "../../raft-store/src/admin.rs"]
 #[allow(dead_code, reason = "the product's file, of which not all is needed here")]
 mod admin;
-#[path = "../../raft-store/src/error.rs"]
-#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
-mod error;
+mod export;
+mod failure;
 mod import;
 mod log;
 #[path = "../../raft-store/src/rt.rs"]
@@ -29,6 +29,9 @@ mod log;
 mod rt;
 mod snapshot;
 mod stamp;
+#[path = "../../raft-store/src/error.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
+mod store_error;
 #[path = "../../ops/src/text.rs"]
 #[allow(dead_code, reason = "the product's file, of which not all is needed here")]
 mod text;
@@ -40,7 +43,14 @@ mod type_config;
 mod watched;
 mod wire;
 
+pub use export::exported;
 pub use import::{import_berka, import_csv};
 pub use log::{log_entry, log_record};
 pub use snapshot::snapshot_manifest;
 pub use wire::{client_message, identity, packed_stream, peer_message};
+
+/// Under one name, as both crates' files call theirs.
+mod error {
+    pub use crate::failure::{During, Failure, Kind};
+    pub use crate::store_error::*;
+}
