@@ -18,7 +18,7 @@ use jangbu_proto::reason;
 use jangbu_raft_store::{LogStats, Raft};
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,9 @@ const PATIENCE: u64 = 8;
 
 /// A peer that has installed its snapshot has taken up the log behind it within this time, or won't soon.
 const TAKES_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Short against what a large snapshot takes, long against a look.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 pub struct Snapshots {
     pub raft: Raft,
@@ -120,13 +123,20 @@ impl Snapshots {
             return Err(CallError::precondition(reason::NOT_INITIALIZED, "there is nothing to take a snapshot of"));
         }
         let mut progress = self.raft.watch_snapshot_progress();
-        self.raft.trigger().snapshot().await.map_err(|fatal| CallError::internal(fatal.to_string()))?;
-        let taken = progress.wait_until(move |at| at.as_ref().is_some_and(|id| id.index >= applied));
-        match timeout_at(deadline, taken).await {
-            Ok(Ok(at)) => Ok(at.map_or(0, |id| id.index)),
-            Ok(Err(_)) => Err(crate::admission::shutting_down()),
-            Err(_) => Err(CallError::unavailable(reason::NOT_READY, "the snapshot is being taken; look again")),
-        }
+        let taken = async {
+            loop {
+                self.raft.trigger().snapshot().await.map_err(|fatal| CallError::internal(fatal.to_string()))?;
+                // While one is being made no other is begun, and that one may be of a moment before: then it is asked again.
+                let taken = progress.wait_until(move |at| at.as_ref().is_some_and(|id| id.index >= applied));
+                match timeout(ASKED_AGAIN_AFTER, taken).await {
+                    Ok(Ok(at)) => return Ok(at.map_or(0, |id| id.index)),
+                    Ok(Err(_)) => return Err(crate::admission::shutting_down()),
+                    Err(_) => {}
+                }
+            }
+        };
+        let late = || CallError::unavailable(reason::NOT_READY, "the snapshot is being taken; look again");
+        timeout_at(deadline, taken).await.unwrap_or_else(|_| Err(late()))
     }
 }
 

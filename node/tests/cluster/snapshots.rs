@@ -35,6 +35,23 @@ async fn a_node_away_until_the_log_is_purged_comes_back_by_snapshot() {
     assert_eq!(report.totals[0].credits_posted, "2000");
 }
 
+/// A backup that began while the node took one by itself waited for ten minutes, in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_asked_for_while_one_of_a_moment_before_is_made_is_made_too() {
+    let cluster = Cluster::of(1).await;
+    cluster.open_accounts().await;
+    for round in 0..10 {
+        cluster.pay(1, 1 + 2 * round, 1).await;
+        let (mut first, mut second) = (cluster.operator(1).await, cluster.operator(1).await);
+        let before = tokio::spawn(async move { first.take_snapshot(TakeSnapshotRequest {}).await });
+        cluster.pay(1, 2 + 2 * round, 1).await;
+        let applied = cluster.status(1).await.expect("it answers").applied_index;
+        let taken = second.take_snapshot(TakeSnapshotRequest {}).await.expect("it is taken").into_inner();
+        assert!(taken.log_index >= applied, "round {round}: {} is of before {applied}", taken.log_index);
+        before.await.expect("nothing panics").expect("the first is taken, too");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_no_receiver_can_open_is_refused_and_replaced_by_its_sender() {
     let mut cluster = Cluster::adjusted(3, |config| config.storage.log_entries_kept = 0).await;
