@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use jangbu_tests::{Cluster, Payer, Payments, Process, Settings, Sizes, jangbu, judge, until, until_ok};
+use jangbu_tests::{Cluster, Payer, Payments, Process, Settings, Sizes, jangbu, judge, until, until_ok_nearer};
 use tempfile::TempDir;
 
 use crate::command::{WELL, ask_at};
@@ -31,7 +31,7 @@ async fn a_cluster_grows_to_five_shrinks_back_and_moves_to_other_machines_withou
     for id in more {
         enters(&mut cluster, id).await;
         let peer = cluster.node(id).addresses.peer.clone();
-        typed_until_done(&cluster, &voters, &["member", "add", &peer, "--promote", "--timeout", "60s"]).await;
+        typed_until_done(&cluster, &voters, &["member", "add", &peer, "--promote", "--timeout", "300s"]).await;
         voters.push(id);
         serve_healthily(&cluster, &voters).await;
     }
@@ -52,7 +52,7 @@ async fn a_cluster_grows_to_five_shrinks_back_and_moves_to_other_machines_withou
     for (old, new) in first.into_iter().zip(elsewhere) {
         enters(&mut cluster, new).await;
         let (old_id, peer) = (old.to_string(), cluster.node(new).addresses.peer.clone());
-        let replace = ["node", "replace", &old_id, &peer, "--wait", "60s"];
+        let replace = ["node", "replace", &old_id, &peer, "--wait", "300s"];
         if old == first[0] {
             interrupted_half_way(&cluster, &voters, &replace, new).await;
         }
@@ -75,14 +75,23 @@ async fn enters(cluster: &mut Cluster, id: u64) {
 
 /// A command refuses what isn't safe at the moment, such as while a node on a busy machine doesn't serve; then it is typed again.
 async fn typed_until_done(cluster: &Cluster, nodes: &[u64], command: &[&str]) {
-    until_ok(format!("jangbu {} is done", command.join(" ")), async || {
+    let ask = async || {
         let output = ask_at(cluster, nodes, command);
         match output.status.code() {
             Some(WELL) => Ok(()),
             _ => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
-    })
-    .await;
+    };
+    until_ok_nearer(format!("jangbu {} is done", command.join(" ")), ask, async || laggard(cluster).await).await;
+}
+
+/// How far the node is that is furthest behind: as long as that moves, it is on its way.
+async fn laggard(cluster: &Cluster) -> Option<u64> {
+    let mut applied = Vec::new();
+    for id in cluster.ids() {
+        applied.extend(cluster.door(id).status().await.ok().map(|status| status.applied_index));
+    }
+    applied.into_iter().min()
 }
 
 /// Whoever typed it gave up once the fresh node was a member.
@@ -113,10 +122,11 @@ async fn leaves(cluster: &mut Cluster, id: u64, voters: &mut Vec<u64>) {
 }
 
 async fn serve_healthily(cluster: &Cluster, voters: &[u64]) {
-    until(format!("nodes {voters:?} are a healthy cluster"), async || {
+    let ask = async || {
         let health = ask_at(cluster, voters, &["cluster", "health", "-o", "json"]);
-        let health: serde_json::Value = serde_json::from_slice(&health.stdout).ok()?;
-        (health["healthy"] == true && health["voters"] == voters.len()).then_some(())
-    })
-    .await;
+        let told = String::from_utf8_lossy(&health.stdout).into_owned();
+        let health: serde_json::Value = serde_json::from_str(&told).unwrap_or_default();
+        if health["healthy"] == true && health["voters"] == voters.len() { Ok(()) } else { Err(told) }
+    };
+    until_ok_nearer(format!("nodes {voters:?} are a healthy cluster"), ask, async || laggard(cluster).await).await;
 }

@@ -47,4 +47,4 @@ pub use node::{Addresses, Node};
 pub use payer::{ACCOUNTS, LEDGER, Payer, Payments, Waits, open_accounts, payment};
 pub use process::{Ended, Process, Signal};
 pub use s3::{Misfortune, Storage};
-pub use wait::{DEADLINE, until, until_ok};
+pub use wait::{DEADLINE, until, until_ok, until_ok_nearer};

@@ -57,10 +57,20 @@ impl Default for Payments {
 /// Callers at work.
 pub struct Payer {
     pub journal: Arc<Journal>,
-    stop: Arc<AtomicBool>,
+    pace: Arc<Pace>,
     callers: Vec<JoinHandle<()>>,
     beats: Vec<Arc<Beats>>,
 }
+
+/// How callers go on, as the test wants it by now.
+#[derive(Default)]
+struct Pace {
+    stopped: AtomicBool,
+    eased: AtomicBool,
+}
+
+/// Between two requests of a caller that takes it easy: many times what one takes.
+const EASE: Duration = Duration::from_millis(100);
 
 /// When a caller was told of an acknowledgement.
 type Beats = Mutex<Vec<Instant>>;
@@ -75,7 +85,7 @@ impl Payer {
     pub async fn start_at(cluster: &Cluster, nodes: &[u64], payments: Payments) -> Payer {
         open_accounts(cluster, nodes[0]).await;
         let beats = (0..payments.callers_count).map(|_| Arc::default()).collect();
-        let mut payer = Payer { journal: Arc::default(), stop: Arc::default(), callers: Vec::new(), beats };
+        let mut payer = Payer { journal: Arc::default(), pace: Arc::default(), callers: Vec::new(), beats };
         for (number, beats) in payer.beats.iter().enumerate() {
             let mut endpoints: Vec<String> =
                 nodes.iter().map(|id| cluster.node(*id).addresses.client.clone()).collect();
@@ -84,7 +94,7 @@ impl Payer {
                 ClientConfig { deadline: payments.deadline, transport: cluster.way(), ..ClientConfig::default() };
             let client = Client::connect(endpoints, config).expect("the harness made these addresses");
             let caller = Caller { client, journal: payer.journal.clone(), beats: beats.clone() };
-            payer.callers.push(tokio::spawn(caller.pay(payments.batch_count, payer.stop.clone())));
+            payer.callers.push(tokio::spawn(caller.pay(payments.batch_count, payer.pace.clone())));
         }
         payer
     }
@@ -109,9 +119,14 @@ impl Payer {
         Waits(waits)
     }
 
+    /// Payments go on, and leave the machine to whoever has to catch up.
+    pub fn eases(&self) {
+        self.pace.eased.store(true, Ordering::Relaxed);
+    }
+
     /// Lets each caller finish what it has asked.
     pub async fn stop(self) -> Journal {
-        self.stop.store(true, Ordering::Relaxed);
+        self.pace.stopped.store(true, Ordering::Relaxed);
         for caller in self.callers {
             caller.await.expect("a caller must not panic");
         }
@@ -173,10 +188,13 @@ struct Caller {
 
 impl Caller {
     /// Every fourth request holds the money first and posts it with the next.
-    async fn pay(self, batch_count: usize, stop: Arc<AtomicBool>) {
+    async fn pay(self, batch_count: usize, pace: Arc<Pace>) {
         for round in 1u64.. {
-            if stop.load(Ordering::Relaxed) {
+            if pace.stopped.load(Ordering::Relaxed) {
                 return;
+            }
+            if pace.eased.load(Ordering::Relaxed) {
+                tokio::time::sleep(EASE).await;
             }
             let mut batch: Vec<Transfer> = (0..batch_count).map(|i| payment(1 + i as u128)).collect();
             if !round.is_multiple_of(4) {

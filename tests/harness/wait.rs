@@ -9,6 +9,9 @@ use std::{
 /// beside compilers, on two cores.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How many times as long something may take in all that is seen to come nearer.
+const STRETCH_MAX: u32 = 5;
+
 /// How often is looked. Short against an election, long against a look.
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -18,15 +21,30 @@ pub async fn until<T>(what: impl Display, mut look: impl AsyncFnMut() -> Option<
 }
 
 /// Waits until `ask` succeeds. Panics with `what`, and with its last answer, when the deadline has passed.
-pub async fn until_ok<T, E: Display>(what: impl Display, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
-    let started = Instant::now();
+pub async fn until_ok<T, E: Display>(what: impl Display, ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    until_ok_nearer(what, ask, async || ()).await
+}
+
+/// The same, for what takes as long as a busy machine makes it: the deadline begins anew when `near` has another answer than
+/// before, [`STRETCH_MAX`] times at most in all.
+pub async fn until_ok_nearer<T, E: Display, N: PartialEq>(
+    what: impl Display,
+    mut ask: impl AsyncFnMut() -> Result<T, E>,
+    mut near: impl AsyncFnMut() -> N,
+) -> T {
+    let (began, mut moved, mut before) = (Instant::now(), Instant::now(), near().await);
     loop {
-        match ask().await {
+        let answer = match ask().await {
             Ok(found) => return found,
-            Err(answer) if started.elapsed() > DEADLINE => {
-                panic!("waited {DEADLINE:?} in vain until {what}; the last answer was: {answer}")
-            }
-            Err(_) => tokio::time::sleep(INTERVAL).await,
+            Err(answer) => answer,
+        };
+        let now = near().await;
+        if now != before {
+            (moved, before) = (Instant::now(), now);
         }
+        if moved.elapsed() > DEADLINE || began.elapsed() > DEADLINE * STRETCH_MAX {
+            panic!("waited {:?} in vain until {what}; the last answer was: {answer}", began.elapsed())
+        }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
