@@ -8,6 +8,7 @@ use jangbu_ledger::{
 use serde::Serialize;
 
 use crate::cli::Global;
+use crate::course;
 use crate::error::{Failure, Kind};
 use crate::read::{AccountView, Fresh, TransferView, UserData, Window, account_id, accounts_text, transfers_text};
 use crate::{access, output, text};
@@ -202,7 +203,9 @@ async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
         flags: args.flags(),
         ..Account::default()
     };
-    let created = client.create_accounts(&[account]).await.map_err(access::failure)?;
+    course::next(format!("ask again with --id {}: it is created once", account.id));
+    let call = async { client.create_accounts(&[account]).await.map_err(access::failure) };
+    let created = course::changes(format!("account {}", account.id), call).await?;
     let result = created.results.first().ok_or_else(|| Failure::general("the reply holds no result"))?;
     let view = CreateView {
         id: account.id.to_string(),

@@ -18,12 +18,11 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::dev::{self, folder::Folder, folder::Node};
-use crate::error::{During as _, Failure, Kind};
+use crate::error::{Failure, Kind};
 use crate::import::{self, Format};
 use crate::load::{self, Run};
 use crate::operator::Operator;
-use crate::output;
-use crate::{text, verify};
+use crate::{course, output, text, verify};
 
 /// The leader is killed in the middle, and an election takes its time on a busy machine.
 const DURATION_MIN: Duration = Duration::from_secs(3);
@@ -72,9 +71,16 @@ impl Arguments {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         self.check()?;
         self.clear(global.timeout).await?;
-        let outcome = tokio::select! {
-            outcome = self.story(global) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(Failure::general("interrupted")),
+        course::next(format!("jangbu dev stop --remove --dir {}", self.dir.display()));
+        let mut ending = course::ends_by_itself("the nodes are stopped, and what they kept is removed");
+        let told = tokio::select! {
+            outcome = self.story(global) => Some(outcome),
+            () = ending.heard() => None,
+        };
+        let Some(outcome) = told else {
+            self.clear(global.timeout).await?;
+            course::undone();
+            return Err(ending.last_word());
         };
         match &outcome {
             Ok(_) if self.keep => {}
@@ -113,7 +119,7 @@ impl Arguments {
         }
         self.stop(timeout).await?;
         match self.dir.exists() {
-            true => std::fs::remove_dir_all(&self.dir).during(|| self.dir.display().to_string()),
+            true => Folder::existing(&self.dir)?.remove(),
             false => Ok(()),
         }
     }

@@ -27,11 +27,19 @@ pub enum Kind {
     OutcomeUnknown = 6,
     /// The ledger's rules or the cluster's state say no. Nothing was changed.
     Conflict = 7,
+    /// A signal came before the end: 128 and its number, as a shell counts. The message says what was done by then.
+    HungUp = 129,
+    Interrupted = 130,
+    Terminated = 143,
 }
 
 impl Kind {
     pub fn exit_code(self) -> ExitCode {
         ExitCode::from(self as u8)
+    }
+
+    fn is_signal(self) -> bool {
+        matches!(self, Kind::HungUp | Kind::Interrupted | Kind::Terminated)
     }
 }
 
@@ -46,6 +54,7 @@ Exit codes:
   5  not known there, or not allowed: nothing was done
   6  outcome unknown: it may have been done; asking again with the same ids is safe
   7  refused by the ledger's rules or by the state of the cluster
+  129, 130, 143  ended by SIGHUP, Ctrl-C or SIGTERM before its end: standard error says what is done and what to type
 ";
 
 /// An error on its way to a person.
@@ -85,7 +94,10 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
         // With standard error gone there is nobody left to tell.
-        let _ = writeln!(stderr, "error: {}", self.message);
+        let _ = match self.kind.is_signal() {
+            true => writeln!(stderr, "{}", self.message),
+            false => writeln!(stderr, "error: {}", self.message),
+        };
         if let Some(advice) = &self.advice {
             let _ = writeln!(stderr, "  -> {advice}");
         }

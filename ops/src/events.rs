@@ -14,7 +14,7 @@ use crate::cli::Global;
 use crate::error::{Failure, Kind};
 use crate::output::{self, Output};
 use crate::read::{AccountView, Fresh, TransferView};
-use crate::{access, text};
+use crate::{access, course, text};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -75,8 +75,14 @@ impl Arguments {
         let client = self.fresh.client(global)?;
         let mut since = self.since;
         let mut left = self.limit.unwrap_or(u64::MAX);
+        let mut ending = course::ends_by_itself("");
         while left > 0 {
-            let events = match page(&client, since, left).await {
+            let page = tokio::select! {
+                biased;
+                () = ending.heard() => break,
+                page = page(&client, since, left) => page,
+            };
+            let events = match page {
                 // A follower outlives an election.
                 Err(failure) if self.follow && failure.kind == Kind::Unavailable => {
                     output::note(format!("waiting: {failure}"));
@@ -90,14 +96,15 @@ impl Arguments {
             left -= events.len() as u64;
             match events.last() {
                 Some(last) => since = last.timestamp + 1,
-                None if self.follow => tokio::time::sleep(FOLLOW_INTERVAL).await,
+                None if self.follow => _ = ending.heard_within(FOLLOW_INTERVAL).await,
                 None => break,
             }
         }
         if global.output == Output::Table {
             output::note(format!("to go on from here: jangbu events --since {since}"));
         }
-        Ok(())
+        // Who follows is ended by a signal, and in no other way.
+        if self.follow { Ok(()) } else { ending.check() }
     }
 }
 

@@ -8,6 +8,7 @@
 //!     recover   when a majority is lost for good
 //!     access    endpoints and certificates to a client; operator: the cluster's own door for operators
 //!     output    table or JSON; error: what went wrong, what to do next, which exit code
+//!     course    how far a command has come, and its last word if it is interrupted; whole: files written aside
 //! ```
 //!
 //! Laws
@@ -26,6 +27,7 @@ pub mod cert;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod course;
 pub mod demo;
 pub mod dev;
 pub mod error;
@@ -50,6 +52,7 @@ pub mod top;
 pub mod transfer;
 pub mod upgrade;
 pub mod verify;
+pub mod whole;
 
 use std::process::ExitCode;
 
@@ -72,7 +75,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };
-    let outcome = runtime.block_on(cli.run());
+    let outcome = runtime.block_on(course::follow(cli.run()));
     // Calls that nobody waits for any more must not keep the command from ending.
     runtime.shutdown_background();
     match outcome {

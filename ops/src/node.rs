@@ -301,6 +301,7 @@ async fn bring_in(global: &Global, peer: &str, wait: Duration) -> Result<(), Fai
         added.ok_or_else(|| Failure::general(format!("{peer} was added and is not listed under that address")))?;
     let id = added.node.as_ref().map_or(0, |node| node.node_id);
     if !added.voter {
+        output::note(format!("node {id} at {peer} is a member, and has no vote until it has caught up"));
         let waiting = progress::spinner(format!("node {id} catches up"));
         member::wait_caught_up(global, id, Instant::now() + wait, |lag| {
             waiting.set_message(format!("node {id} has yet to receive {lag} entries"));

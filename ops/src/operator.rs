@@ -14,6 +14,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::access::{self, Way};
+use crate::course;
 use crate::error::{Failure, Kind};
 
 /// One node's operator door.
@@ -39,27 +40,42 @@ impl Operator {
     }
 
     pub async fn initialize(&self, peer_addresses: Vec<String>) -> Result<MembershipReply, Failure> {
-        self.answer(self.client.clone().initialize(self.request(InitializeRequest { peer_addresses })).await)
+        let request = self.request(InitializeRequest { peer_addresses });
+        self.change("the making of the cluster", self.client.clone().initialize(request)).await
     }
 
     pub async fn add_member(&self, peer_address: String) -> Result<MembershipReply, Failure> {
-        self.answer(self.client.clone().add_member(self.request(AddMemberRequest { peer_address })).await)
+        let what = format!("the membership of {peer_address}");
+        let request = self.request(AddMemberRequest { peer_address });
+        self.change(what, self.client.clone().add_member(request)).await
     }
 
     pub async fn update_member(&self, peer_address: String) -> Result<MembershipReply, Failure> {
-        self.answer(self.client.clone().update_member(self.request(UpdateMemberRequest { peer_address })).await)
+        let what = format!("the new address {peer_address}");
+        let request = self.request(UpdateMemberRequest { peer_address });
+        self.change(what, self.client.clone().update_member(request)).await
     }
 
     pub async fn promote_member(&self, node_id: u64) -> Result<MembershipReply, Failure> {
-        self.answer(self.client.clone().promote_member(self.request(PromoteMemberRequest { node_id })).await)
+        let request = self.request(PromoteMemberRequest { node_id });
+        self.change(format!("the vote of node {node_id}"), self.client.clone().promote_member(request)).await
     }
 
     pub async fn remove_member(&self, node_id: u64, force: bool) -> Result<MembershipReply, Failure> {
-        self.answer(self.client.clone().remove_member(self.request(RemoveMemberRequest { node_id, force })).await)
+        let request = self.request(RemoveMemberRequest { node_id, force });
+        self.change(format!("the removal of node {node_id}"), self.client.clone().remove_member(request)).await
     }
 
     pub async fn move_leader(&self, node_id: u64) -> Result<MoveLeaderReply, Failure> {
-        self.answer(self.client.clone().move_leader(self.request(MoveLeaderRequest { node_id })).await)
+        let request = self.request(MoveLeaderRequest { node_id });
+        self.change(
+            match node_id {
+                0 => "the leadership of another node".to_owned(),
+                id => format!("the leadership of node {id}"),
+            },
+            self.client.clone().move_leader(request),
+        )
+        .await
     }
 
     pub async fn verify(&self, log_index: u64) -> Result<VerifyReply, Failure> {
@@ -77,11 +93,17 @@ impl Operator {
 
     /// Asked of the node itself.
     pub async fn drain(&self, undrain: bool) -> Result<DrainReply, Failure> {
-        self.answer(self.client.clone().drain(self.request(DrainRequest { undrain })).await)
+        let request = self.request(DrainRequest { undrain });
+        self.change(if undrain { "the end of the drain" } else { "the drain" }, self.client.clone().drain(request))
+            .await
     }
 
     pub async fn finalize_upgrade(&self, dry_run: bool) -> Result<FinalizeUpgradeReply, Failure> {
-        self.answer(self.client.clone().finalize_upgrade(self.request(FinalizeUpgradeRequest { dry_run })).await)
+        let request = self.request(FinalizeUpgradeRequest { dry_run });
+        if dry_run {
+            return self.answer(self.client.clone().finalize_upgrade(request).await);
+        }
+        self.change("the cluster's new version", self.client.clone().finalize_upgrade(request)).await
     }
 
     pub async fn audit(&self, from_number: u64, limit: u32) -> Result<AuditReply, Failure> {
@@ -90,11 +112,15 @@ impl Operator {
 
     /// The token's secret stays here; what goes out is its hash.
     pub async fn create_token(&self, token: Token) -> Result<AuditRecord, Failure> {
-        self.answer(self.client.clone().create_token(self.request(CreateTokenRequest { token: Some(token) })).await)
+        let what = format!("token {}", token.token_id);
+        let request = self.request(CreateTokenRequest { token: Some(token) });
+        self.change(what, self.client.clone().create_token(request)).await
     }
 
     pub async fn revoke_token(&self, token_id: String) -> Result<AuditRecord, Failure> {
-        self.answer(self.client.clone().revoke_token(self.request(RevokeTokenRequest { token_id })).await)
+        let what = format!("the end of token {token_id}");
+        let request = self.request(RevokeTokenRequest { token_id });
+        self.change(what, self.client.clone().revoke_token(request)).await
     }
 
     pub async fn list_tokens(&self) -> Result<ListTokensReply, Failure> {
@@ -124,6 +150,15 @@ impl Operator {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
         request
+    }
+
+    /// A call that changes something: a command that ends before the answer says that it may be done.
+    async fn change<T>(
+        &self,
+        what: impl Into<String>,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        course::changes(what, async { self.answer(call.await) }).await
     }
 
     fn answer<T>(&self, answer: Result<tonic::Response<T>, Status>) -> Result<T, Failure> {

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::error::{Failure, Kind};
 use crate::inspect::{self, Folder};
 use crate::output::{self, Output};
-use crate::{backup, clock, text};
+use crate::{backup, clock, course, text};
 
 /// For a member to take a connection: it is on the same network, or gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -159,11 +159,15 @@ impl Arguments {
             detail: format!("alone behind entry {}, without nodes {}", survivor.last_index, lost.join(", ")),
             time: clock::now_ns(),
         };
-        recover::stand_alone(&self.dir, &record).await.map(drop).map_err(|error| match error {
-            RestoreError::Store(StoreError::Refused { .. }) => Failure::new(Kind::Conflict, error.to_string()),
-            error => Failure::new(Kind::Unhealthy, error.to_string())
-                .advise("recover another survivor, or restore a backup (jangbu backup restore)"),
-        })
+        course::next(format!("see whether it is done: jangbu recover {}", self.dir.display()));
+        let alone = async {
+            recover::stand_alone(&self.dir, &record).await.map(drop).map_err(|error| match error {
+                RestoreError::Store(StoreError::Refused { .. }) => Failure::new(Kind::Conflict, error.to_string()),
+                error => Failure::new(Kind::Unhealthy, error.to_string())
+                    .advise("recover another survivor, or restore a backup (jangbu backup restore)"),
+            })
+        };
+        course::changes(format!("node {} stands alone", survivor.node_id), alone).await
     }
 }
 

@@ -29,7 +29,7 @@ use crate::cluster::{self, Health};
 use crate::dev::folder::{self, Folder};
 use crate::error::{During as _, Failure};
 use crate::inspect;
-use crate::{clock, http, output};
+use crate::{clock, http, output, whole};
 
 #[derive(Debug, Args)]
 #[command(after_help = "On a machine with one node, name its files; the cluster in ./jangbu-dev is found by itself.
@@ -199,10 +199,7 @@ impl Bundle {
         );
         readme.extend(self.lacks.iter().map(|what| format!("\nnot in it: {what}")));
         self.files.insert(0, ("README.txt".into(), readme));
-        let file = File::options().write(true).create_new(true).open(path).map_err(|error| {
-            Failure::usage(format!("{}: {error}", path.display())).advise("name another with --file, or remove it")
-        })?;
-        let mut archive = tar::Builder::new(file);
+        let mut archive = tar::Builder::new(Vec::new());
         let now = clock::now_ns() / 1_000_000_000;
         for (name, content) in &self.files {
             let mut header = tar::Header::new_gnu();
@@ -212,7 +209,10 @@ impl Bundle {
             let added = archive.append_data(&mut header, format!("jangbu-support/{name}"), content.as_bytes());
             added.during(|| path.display().to_string())?;
         }
-        archive.into_inner().and_then(|file| file.sync_all()).during(|| path.display().to_string())?;
+        let archive = archive.into_inner().during(|| path.display().to_string())?;
+        whole::create(path, &archive, 0o600).map_err(|error| {
+            Failure::usage(format!("{}: {error}", path.display())).advise("name another with --file, or remove it")
+        })?;
         let files = self.files.into_iter().map(|(name, _)| name).collect();
         Ok(Made { file: path.to_path_buf(), files, could_not_be_had: self.lacks })
     }

@@ -5,9 +5,6 @@
 //!
 //! Not here: what a token looks like (`proto::token`), when it is believed (`node/src/access.rs`).
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,9 +16,8 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::clock::now_ns;
-use crate::cluster;
 use crate::error::{During as _, Failure, Kind};
-use crate::{output, text};
+use crate::{cluster, course, output, text, whole};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -224,9 +220,10 @@ async fn create(global: &Global, wish: Create) -> Result<(), Failure> {
         expires_at,
         ..v1::Token::default()
     };
+    course::next(doubt(&wish));
     if let Err(failure) = operator.create_token(asked).await {
         let is_unknown = failure.kind == Kind::OutcomeUnknown;
-        return Err(if is_unknown { in_doubt(failure, &wish) } else { without_file(failure, &wish) });
+        return Err(if is_unknown { failure.advise(doubt(&wish)) } else { without_file(failure, &wish) });
     }
     if wish.out.is_none() {
         output::note("keep the token now: it is not shown again");
@@ -243,12 +240,12 @@ async fn create(global: &Global, wish: Create) -> Result<(), Failure> {
 }
 
 /// It may be there by now; with a file, it is of use then.
-fn in_doubt(failure: Failure, wish: &Create) -> Failure {
+fn doubt(wish: &Create) -> String {
     let name = &wish.name;
-    failure.advise(match &wish.out {
+    match &wish.out {
         Some(path) => format!("if `jangbu token list` has {name}, the token in {} is good", path.display()),
         None => format!("if `jangbu token list` has {name}, revoke it: nobody knows its secret; then make another"),
-    })
+    }
 }
 
 /// Nothing was made, so there is nothing to keep.
@@ -260,9 +257,7 @@ fn without_file(failure: Failure, wish: &Create) -> Failure {
 }
 
 fn write_new(path: &Path, token: &str) -> Result<(), Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| writeln!(file, "{token}").and_then(|()| file.sync_all()));
-    written.during(|| path.display().to_string())
+    whole::create(path, format!("{token}\n").as_bytes(), 0o600).during(|| path.display().to_string())
 }
 
 async fn list(global: &Global) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::account::ListArgs;
 use crate::cli::Global;
+use crate::course;
 use crate::error::{Failure, Kind};
 use crate::read::{Fresh, TransferView, UserData, account_id, transfer_id, transfers_text};
 use crate::{access, output, text};
@@ -194,14 +195,13 @@ fn show(global: &Global, transfers: &[Transfer]) -> Result<(), Failure> {
 }
 
 async fn create(client: &Client, transfer: Transfer, global: &Global) -> Result<(), Failure> {
-    let created = client.create_transfers(&[transfer]).await.map_err(|error| {
-        let failure = access::failure(error);
-        match failure.kind {
-            Kind::OutcomeUnknown => {
-                failure.advise(format!("ask again with --id {}: the money moves once", transfer.id))
-            }
-            _ => failure,
-        }
+    let again = format!("ask again with --id {}: the money moves once", transfer.id);
+    course::next(&again);
+    let call = async { client.create_transfers(&[transfer]).await.map_err(access::failure) };
+    let created = course::changes(format!("transfer {}", transfer.id), call).await;
+    let created = created.map_err(|failure| match failure.kind {
+        Kind::OutcomeUnknown => failure.advise(again),
+        _ => failure,
     })?;
     let result = created.results.first().ok_or_else(|| Failure::general("the reply holds no result"))?;
     let view = CreateView {

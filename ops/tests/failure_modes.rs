@@ -3,7 +3,7 @@
 //!
 //! The commands are those that `--help` shows, so that a new one can't be forgotten.
 //!
-//! Not here: commands that are interrupted (`tests/cluster/{growing,newcomer,backup}.rs`), which needs a cluster.
+//! Not here: commands that are interrupted (`tests/cluster/interrupted.rs`), which needs a cluster.
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -15,10 +15,12 @@ use serde::Serialize;
 use super::PlaceArguments;
 use super::restore::{Moment, Restored, restore};
 use crate::cli::Global;
+use crate::dev;
 use crate::dev::folder::free_ports;
-use crate::dev::{self, process};
+use crate::dev::process::{self, Life};
 use crate::error::{During as _, Failure, Kind};
 use crate::operator::Operator;
+use crate::whole::Scratch;
 use crate::{access, output, text};
 
 /// Beyond the restore itself: start, read everything once, stop.
@@ -58,7 +60,7 @@ impl Arguments {
         let vault = self.place.existing()?;
         let jangbud = dev::jangbud(self.jangbud.as_deref())?;
         let parent = self.dir.unwrap_or_else(std::env::temp_dir);
-        let folder = Scratch::new(&parent)?;
+        let folder = scratch(&parent)?;
         let began = Instant::now();
 
         let ports = free_ports(2).during(|| "looking for free ports".into())?;
@@ -142,28 +144,15 @@ fn text_of(report: &Report) -> String {
     ])
 }
 
-/// A folder that goes when this does.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> Result<Scratch, Failure> {
-        let path = parent.join(format!("jangbu-drill-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir(&path).map_err(|error| {
-            Failure::usage(format!("{}: {error}", path.display())).advise("name a folder with room with --dir")
-        })?;
-        Ok(Scratch(path))
-    }
+fn scratch(parent: &Path) -> Result<Scratch, Failure> {
+    let path = parent.join(format!("jangbu-drill-{:016x}", rand::random::<u64>()));
+    std::fs::create_dir(&path).map_err(|error| {
+        Failure::usage(format!("{}: {error}", path.display())).advise("name a folder with room with --dir")
+    })?;
+    Ok(Scratch(path))
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            output::note(format!("{} can't be removed: {error}", self.0.display()));
-        }
-    }
-}
-
-/// The node; killed when this goes, if it was not stopped.
+/// The node; killed when this goes, if it was not stopped, and by the system if this process is.
 struct Running {
     mark: process::Mark,
     log: PathBuf,
@@ -173,7 +162,7 @@ impl Running {
     fn start(jangbud: &Path, folder: &Path, config: &str) -> Result<Running, Failure> {
         let (path, log) = (folder.join("node.toml"), folder.join("node.log"));
         std::fs::write(&path, config).during(|| path.display().to_string())?;
-        let mark = process::start(jangbud, &["--config", &path.to_string_lossy()], folder, &log)
+        let mark = process::start(jangbud, Life::Ours, &["--config", &path.to_string_lossy()], folder, &log)
             .during(|| format!("starting {}", jangbud.display()))?;
         Ok(Running { mark, log })
     }

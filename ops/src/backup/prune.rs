@@ -20,7 +20,7 @@ use super::{PlaceArguments, megabytes};
 use crate::cli::Global;
 use crate::clock::now_ns;
 use crate::error::{Failure, Kind};
-use crate::{output, progress, text};
+use crate::{course, output, progress, text};
 
 const DAY_NS: u64 = 24 * 3_600 * 1_000_000_000;
 
@@ -128,10 +128,12 @@ struct Plan {
 impl Plan {
     async fn carry_out(&self, vault: &Vault) -> Result<(), Failure> {
         let names = || self.fulls.iter().chain(self.segments.keys()).chain(self.pieces.keys());
-        let bar = progress::bar("removing", names().count() as u64);
+        let count = names().count();
+        let bar = progress::bar("removing", count as u64);
         for name in names() {
             vault.remove(name).await?;
             bar.inc(1);
+            course::so_far(format!("{} of {count} objects are removed, and perhaps one more", bar.position()));
         }
         bar.finish_and_clear();
         let left = Archive::read(vault).await?;

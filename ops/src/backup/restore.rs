@@ -29,7 +29,7 @@ use super::{PlaceArguments, operator_name, verify};
 use crate::cli::Global;
 use crate::clock::now_ns;
 use crate::error::{During as _, Failure, Kind};
-use crate::{output, progress, text};
+use crate::{course, output, progress, text};
 
 /// So many segments are looked at behind the moment for a recorded digest, at most: what they hold is in memory until then.
 const LOOK_AHEAD: usize = 16;
@@ -122,6 +122,7 @@ impl Arguments {
             data_center: self.data_center,
             ..NodeInfo::default()
         };
+        course::so_far(format!("what was restored lies in {}", beside(&self.into)?.display()));
         let restored = restore(&vault, moment, &self.into, self.node_id, node).await?;
         output::show(global.output, &restored, text_of)
     }

@@ -25,11 +25,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::record::{Archive, At, Full, PIECE_BYTES, piece_name, pieces};
 use super::segment::{Builder, Mark};
-use super::source::{Pace, Reading, Source, Stop};
+use super::source::{Pace, Reading, Source};
 use super::vault::Vault;
 use super::{PlaceArguments, megabytes};
 use crate::cli::Global;
 use crate::clock::now_ns;
+use crate::course::{self, Ending};
 use crate::error::{Failure, Kind};
 use crate::operator;
 use crate::output::{self, Output};
@@ -89,7 +90,7 @@ impl Arguments {
         let vault = self.place.vault()?;
         let mut source = Source::choose(global, read_before(&vault).await?).await?;
         vault.claim(&source.status.cluster_id).await?;
-        let mut stop = Stop::new()?;
+        course::so_far(format!("what was put into {} stays, and isn't sent again", vault.place()));
         let mut shipper = Shipper {
             vault: &vault,
             every: self.every,
@@ -101,28 +102,29 @@ impl Arguments {
             full: At { term: 0, node_id: 0, index: 0 },
             told_at: tokio::time::Instant::now(),
         };
-        stop.or(shipper.resume(&source)).await?;
-        let mut report = stop.or(self.full(&vault, &source, &mut shipper)).await?;
+        let mut ending = course::ends_by_itself("what was read of the log is put");
+        shipper.resume(&source, &mut ending).await?;
+        let mut report = ending.or(self.full(&vault, &source, &mut shipper)).await?;
         shipper.follow = self.follow;
         shipper.tell(report.timestamp)?;
         if self.follow {
             shipper.tell_the_cluster(&source).await;
         }
         loop {
-            match shipper.ship(&source, &mut stop).await {
+            match shipper.ship(&source, &mut ending).await {
                 Ok(()) => break,
                 Err(failure) if is_gone_by(&failure) && shipper.after < shipper.full => shipper.skip(),
                 Err(failure) if self.follow && may_pass(&failure) => {
                     shipper.line.suspend(|| output::note(format!("waiting: {failure}")));
-                    if stop.heard_within(PAUSE).await {
+                    if ending.heard_within(PAUSE).await {
                         break;
                     }
                     // Whoever answers by then.
-                    if let Ok(chosen) = Source::choose(global, Some(source.status.node_id)).await {
+                    if let Ok(chosen) = ending.or(Source::choose(global, Some(source.status.node_id))).await {
                         source = chosen;
                     }
                     if is_gone_by(&failure) {
-                        report = stop.or(self.full(&vault, &source, &mut shipper)).await?;
+                        report = ending.or(self.full(&vault, &source, &mut shipper)).await?;
                     }
                 }
                 Err(failure) => return Err(failure),
@@ -130,6 +132,10 @@ impl Arguments {
         }
         shipper.line.finish_and_clear();
         shipper.tell_the_cluster(&source).await;
+        // Who follows is ended by a signal, and in no other way.
+        if !self.follow {
+            ending.check()?;
+        }
         report.restorable_to = shipper.archived_to();
         output::show(global.output, &report, text_of)
     }
@@ -323,14 +329,14 @@ struct Shipper<'a> {
 
 impl Shipper<'_> {
     /// Goes on where the archive ends, if the node still has what follows.
-    async fn resume(&mut self, source: &Source) -> Result<(), Failure> {
-        let archive = Archive::read(self.vault).await?;
+    async fn resume(&mut self, source: &Source, ending: &mut Ending) -> Result<(), Failure> {
+        let archive = ending.or(Archive::read(self.vault)).await?;
         let Some(newest) = archive.newest() else { return Ok(()) };
         self.after = newest.last;
         if let Some(span) = archive.behind(newest.last.index).last() {
             self.after = super::verify::segment(self.vault, *span).await?.last;
         }
-        match self.ship(source, &mut Stop::new()?).await {
+        match self.ship(source, ending).await {
             // Told behind the full backup that is about to be taken.
             Err(failure) if is_gone_by(&failure) => Ok(()),
             done => done,
@@ -350,15 +356,19 @@ impl Shipper<'_> {
     }
 
     /// To the end, or until told to stop. What was put stays put, whatever comes.
-    async fn ship(&mut self, source: &Source, stop: &mut Stop) -> Result<(), Failure> {
-        let mut replies = source.operator.read_log(self.after.into(), self.follow).await?;
+    async fn ship(&mut self, source: &Source, ending: &mut Ending) -> Result<(), Failure> {
+        let mut replies = tokio::select! {
+            biased;
+            () = ending.heard() => return Ok(()),
+            replies = source.operator.read_log(self.after.into(), self.follow) => replies?,
+        };
         let mut segment = Builder::behind(self.after);
         let mut began = tokio::time::Instant::now();
         loop {
             let is_due = !segment.is_empty() && segment.mark().is_some();
             tokio::select! {
                 biased;
-                () = stop.heard() => return self.put(&mut segment).await,
+                () = ending.heard() => return self.put(&mut segment).await,
                 () = sleep_until(began + self.every), if is_due => self.put(&mut segment).await?,
                 () = sleep_until(self.told_at + TELL_EVERY), if self.follow && segment.is_empty() => {
                     self.tell_the_cluster(source).await;

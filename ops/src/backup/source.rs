@@ -1,11 +1,10 @@
-//! A node that is read from: which one, its snapshot file by file, no faster than asked for, and until told to stop.
+//! A node that is read from: which one, its snapshot file by file, and no faster than asked for.
 //!
 //! Not here: where it goes (`run.rs`, `export`).
 
 use std::time::Duration;
 
 use jangbu_proto::cluster::v1::{ReadSnapshotReply, ReadSnapshotRequest};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -131,38 +130,5 @@ impl Pace {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
         self.due = self.due.max(tokio::time::Instant::now()) + cost;
         sleep_until(self.due).await;
-    }
-}
-
-/// Ctrl-C or SIGTERM: what is gathered is still put.
-pub struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    pub fn new() -> Result<Stop, Failure> {
-        Ok(Stop { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    pub async fn heard(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// The work's end, or that it was stopped before.
-    pub async fn or<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            () = self.heard() => Err(Failure::general("stopped half-way")
-                .advise("begin again: what is there already isn't sent again")),
-            done = work => done,
-        }
-    }
-
-    pub async fn heard_within(&mut self, limit: Duration) -> bool {
-        timeout(limit, self.heard()).await.is_ok()
     }
 }

@@ -1,7 +1,7 @@
 //! Our own cluster in the comparison: `jangbu dev`, as shipped.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -14,7 +14,7 @@ use jangbu_ledger::{
 use super::row::{Freshness, Payment, Request, Row, Work};
 use super::system::{Caller, PLACES, System};
 use crate::access;
-use crate::dev::{self, folder::Folder, folder::Node};
+use crate::dev::{self, folder::Folder, folder::Node, process::Mark};
 use crate::error::{Failure, Kind};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,13 +28,21 @@ const GATHERED_WINDOW: usize = 4;
 pub struct Jangbu {
     folder: Folder,
     killed: Option<Node>,
+    _nodes: Nodes,
 }
+
+/// The folder of nodes that are killed when this goes; also where their start was cut off.
+struct Nodes(PathBuf);
+
+/// A process that was killed is gone by then.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 impl Jangbu {
     pub async fn start(folder: &Path) -> Result<Jangbu, Failure> {
         // As those that it is compared with: without encryption.
+        let nodes = Nodes(folder.to_owned());
         dev::start(&dev::StartArgs { plain: true, ..dev::StartArgs::three_in(folder) }, TIMEOUT).await?;
-        Ok(Jangbu { folder: Folder::existing(folder)?, killed: None })
+        Ok(Jangbu { folder: Folder::existing(folder)?, killed: None, _nodes: nodes })
     }
 
     /// A client that asks node `number` first.
@@ -55,10 +63,17 @@ impl Jangbu {
     }
 }
 
-impl Drop for Jangbu {
+impl Drop for Nodes {
     fn drop(&mut self) {
-        for process in self.folder.nodes.iter().filter_map(|node| self.folder.process(node)) {
+        let Ok(Some(folder)) = Folder::open(&self.0) else { return };
+        let running: Vec<Mark> = folder.nodes.iter().filter_map(|node| folder.process(node)).collect();
+        for process in &running {
             let _ = process.kill(); // it has ended by itself
+        }
+        // Their folder is removed next.
+        let began = Instant::now();
+        while running.iter().any(Mark::is_running) && began.elapsed() < KILL_LIMIT {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }

@@ -33,11 +33,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Global;
 use crate::error::{During as _, Failure};
-use crate::{output, progress, text};
+use crate::whole::Scratch;
+use crate::{course, output, progress, text, whole};
 use measure::Times;
 use report::Report;
 use row::{ROWS, Row};
@@ -87,15 +87,18 @@ impl Arguments {
                 .advise("remove it, or name another folder with --dir"));
         }
         std::fs::create_dir_all(&self.dir).during(|| self.dir.display().to_string())?;
+        let scratch = Scratch(self.dir.clone());
         let began = Instant::now();
         let mut report = Report::new(self.rounds, self.seconds);
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut ending = course::ends_by_itself("the systems are stopped, and what was measured is told");
         let ended = tokio::select! {
             ended = self.measure(&mut report) => ended,
-            _ = tokio::signal::ctrl_c() => Err(Failure::general("interrupted")),
-            _ = terminate.recv() => Err(Failure::general("told to end")),
+            () = ending.heard() => {
+                course::undone();
+                Err(ending.last_word())
+            }
         };
-        std::fs::remove_dir_all(&self.dir).during(|| self.dir.display().to_string())?;
+        drop(scratch);
         report.seconds_taken = began.elapsed().as_secs();
         report.cut_short = ended.as_ref().err().map(|failure| failure.message.clone());
         self.tell(&report, global)?;
@@ -104,11 +107,11 @@ impl Arguments {
 
     fn tell(&self, report: &Report, global: &Global) -> Result<(), Failure> {
         if let Some(path) = &self.chart {
-            std::fs::write(path, chart::svg(report)).during(|| path.display().to_string())?;
+            whole::replace(path, chart::svg(report).as_bytes(), 0o644).during(|| path.display().to_string())?;
         }
         if let Some(path) = &self.json {
             let json = serde_json::to_string_pretty(report).map_err(std::io::Error::other)?;
-            std::fs::write(path, json).during(|| path.display().to_string())?;
+            whole::replace(path, json.as_bytes(), 0o644).during(|| path.display().to_string())?;
         }
         output::show(global.output, report, Report::text)
     }

@@ -1,9 +1,7 @@
 //! Keys and certificates, made and read.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +16,7 @@ use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate};
 
 use super::check_name;
 use crate::error::{During as _, Failure, Kind};
+use crate::whole;
 
 /// Clocks differ: what was signed here a moment ago is to hold on a machine that is late.
 const BACKDATED: Duration = Duration::minutes(10);
@@ -202,25 +201,9 @@ fn unmade(error: rcgen::Error) -> Failure {
     Failure::general(format!("a certificate can't be made: {error}"))
 }
 
-/// Never seen half written: it is put in place by renaming, or, where nothing may be there, by linking.
 fn put(path: &Path, text: &str, mode: u32, renew: bool) -> Result<(), Failure> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(format!(".new-{}", std::process::id()));
-    let new = PathBuf::from(new);
-    let written = write_new(&new, text, mode).and_then(|()| match renew {
-        true => fs::rename(&new, path),
-        false => fs::hard_link(&new, path).and_then(|()| fs::remove_file(&new)),
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&new); // it may not even be there
-    }
-    written.during(|| path.display().to_string())
-}
-
-fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let put = if renew { whole::replace } else { whole::create };
+    put(path, text.as_bytes(), mode).during(|| path.display().to_string())
 }
 
 /// What a certificate says.

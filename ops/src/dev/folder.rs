@@ -25,6 +25,7 @@ use super::process::Mark;
 use crate::access::{self, Papers, Way};
 use crate::cert::{self, make::Files};
 use crate::error::{During as _, Failure, Kind};
+use crate::whole;
 
 pub const DEFAULT: &str = "jangbu-dev";
 const DESCRIPTION: &str = "cluster.toml";
@@ -102,16 +103,48 @@ impl Folder {
             })
             .collect();
         let folder = Folder { path, jangbud: wish.jangbud.clone(), nodes };
-        if !wish.plain {
-            cert::for_this_machine(&folder.certs(), CLUSTER, folder.nodes.iter().map(|node| node.id))?;
-        }
         for node in &folder.nodes {
             folder.write_config(node, wish)?;
         }
+        if !wish.plain {
+            folder.make_certs()?;
+        }
         let text = toml::to_string(&folder).expect("a folder is plain data");
-        fs::write(folder.path.join(DESCRIPTION), text)
+        whole::replace(&folder.path.join(DESCRIPTION), text.as_bytes(), 0o644)
             .during(|| folder.path.join(DESCRIPTION).display().to_string())?;
         Ok(folder)
+    }
+
+    /// Also where an attempt before was cut off while it made them.
+    fn make_certs(&self) -> Result<(), Failure> {
+        let (certs, making) = (self.certs(), self.path.join("certs.making"));
+        if certs.exists() {
+            return Err(Failure::new(Kind::Conflict, format!("{} is there, and no cluster", certs.display()))
+                .advise("remove it if nothing needs it, or name another folder with --dir"));
+        }
+        match fs::remove_dir_all(&making) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).during(|| making.display().to_string());
+            }
+            _ => {}
+        }
+        cert::for_this_machine(&making, CLUSTER, self.nodes.iter().map(|node| node.id))?;
+        fs::rename(&making, &certs).during(|| certs.display().to_string())
+    }
+
+    /// With all its data. What says that there is a cluster goes last: broken off, it is typed again.
+    pub fn remove(&self) -> Result<(), Failure> {
+        let failed = || self.path.display().to_string();
+        for entry in fs::read_dir(&self.path).during(failed)? {
+            let entry = entry.during(failed)?;
+            let path = entry.path();
+            match entry.file_type().during(failed)?.is_dir() {
+                true => fs::remove_dir_all(&path).during(|| path.display().to_string())?,
+                false if path.ends_with(DESCRIPTION) => {}
+                false => fs::remove_file(&path).during(|| path.display().to_string())?,
+            }
+        }
+        fs::remove_dir_all(&self.path).during(failed)
     }
 
     pub fn config_path(&self, node: &Node) -> PathBuf {
@@ -196,7 +229,7 @@ impl Folder {
         }
         fs::create_dir_all(&data_dir).during(|| data_dir.display().to_string())?;
         let path = self.config_path(node);
-        fs::write(&path, config.to_string()).during(|| path.display().to_string())
+        whole::replace(&path, config.to_string().as_bytes(), 0o644).during(|| path.display().to_string())
     }
 }
 

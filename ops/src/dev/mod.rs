@@ -19,9 +19,9 @@ use crate::access::Papers;
 use crate::error::{During as _, Failure, Kind};
 use crate::operator::Operator;
 use crate::output::{self, Output};
-use crate::text;
+use crate::{course, text};
 use folder::{Folder, Node, Wish};
-use process::Mark;
+use process::{Life, Mark};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -135,6 +135,10 @@ impl Command {
     pub async fn run(self, output: Output, timeout: Duration) -> Result<(), Failure> {
         match self {
             Command::Start(args) => {
+                let dir = args.dir.dir.display();
+                course::next(format!(
+                    "jangbu dev start --dir {dir} goes on; jangbu dev stop --dir {dir} stops what runs"
+                ));
                 let cluster = start(&args, timeout).await?;
                 output::show(output, &cluster, started_text)
             }
@@ -142,7 +146,7 @@ impl Command {
                 let folder = Folder::existing(&args.dir.dir)?;
                 stop(&folder, timeout).await?;
                 if args.remove {
-                    std::fs::remove_dir_all(&folder.path).during(|| folder.path.display().to_string())?;
+                    folder.remove()?;
                 }
                 output::show(output, &Stopped { stopped: true, removed: args.remove }, |stopped| {
                     format!("{} is stopped{}", folder.path.display(), if stopped.removed { " and removed" } else { "" })
@@ -282,9 +286,12 @@ fn spawn(folder: &Folder, node: &Node) -> Result<(), Failure> {
     }
     let config = folder.config_path(node);
     let arguments = ["--config", &config.to_string_lossy()];
-    let mark = process::start(&folder.jangbud, &arguments, &folder.node_path(node), &folder.log_path(node))
-        .during(|| format!("starting {}", folder.jangbud.display()))?;
-    mark.write(&folder.pid_path(node)).during(|| folder.pid_path(node).display().to_string())
+    let mark =
+        process::start(&folder.jangbud, Life::ItsOwn, &arguments, &folder.node_path(node), &folder.log_path(node))
+            .during(|| format!("starting {}", folder.jangbud.display()))?;
+    mark.write(&folder.pid_path(node)).during(|| folder.pid_path(node).display().to_string())?;
+    course::done(format!("node {} runs", node.id));
+    Ok(())
 }
 
 /// Fresh nodes belong to no cluster: the first is asked to make one of all.
@@ -378,6 +385,7 @@ pub async fn stop(folder: &Folder, timeout: Duration) -> Result<(), Failure> {
     for node in &folder.nodes {
         if let Some(mark) = folder.process(node) {
             mark.terminate()?;
+            course::done(format!("node {} was told to end", node.id));
         }
     }
     for node in &folder.nodes {

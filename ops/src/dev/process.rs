@@ -2,7 +2,7 @@
 //!
 //! Laws
 //! * Only a process that this folder started is ever signalled: its id, its start time and its command line must all
-//!   agree with the file, because ids are used again.
+//!   agree with the file, because ids are used again. While it ends it has no command line any more, and is ours still.
 //! * A process that has ended and waits to be reaped counts as ended.
 
 use std::fs::{self, File};
@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use crate::whole;
 
 /// What tells a process from a later one with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,18 +21,32 @@ pub struct Mark {
     started: u64,
 }
 
-/// Starts `program` detached: in a process group of its own (a Ctrl-C at our terminal is not meant for it), with its
-/// output appended to `log`.
-pub fn start(program: &Path, arguments: &[&str], directory: &Path, log: &Path) -> io::Result<Mark> {
+/// How long a process is to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Until it is told to end.
+    ItsOwn,
+    /// No longer than the thread that starts it, which must be one that ends with this process: killed by the system then.
+    Ours,
+}
+
+/// Starts `program` in a process group of its own (a Ctrl-C at our terminal is not meant for it), with its output appended
+/// to `log`.
+pub fn start(program: &Path, life: Life, arguments: &[&str], directory: &Path, log: &Path) -> io::Result<Mark> {
     let log = File::options().create(true).append(true).open(log)?;
-    let child = Command::new(program)
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .spawn()?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.process_group(0);
+    if life == Life::Ours {
+        // SAFETY: between fork and exec only a system call is made, which is safe to call there.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+    }
+    let child = command.spawn()?;
     let pid = child.id();
     // Reaps it, should it end before we do. It goes on when we end first.
     std::thread::spawn(move || {
@@ -52,7 +68,7 @@ fn command_line(pid: u32) -> Option<Vec<u8>> {
 
 impl Mark {
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        fs::write(path, format!("{} {}\n", self.pid, self.started))
+        whole::replace(path, format!("{} {}\n", self.pid, self.started).as_bytes(), 0o644)
     }
 
     /// The process that `path` speaks of, if it still runs and `argument` stands on its command line.
@@ -60,12 +76,14 @@ impl Mark {
         let text = fs::read_to_string(path).ok()?;
         let (pid, started) = text.trim().split_once(' ')?;
         let mark = Mark { pid: pid.parse().ok()?, started: started.parse().ok()? };
-        let is_ours = command_line(mark.pid)?.split(|&byte| byte == 0).any(|word| word == argument.as_bytes());
+        let line = command_line(mark.pid)?;
+        // One that is ending has lost its command line, and has its ports still.
+        let is_ours = line.is_empty() || line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes());
         (is_ours && mark.is_running()).then_some(mark)
     }
 
     pub fn is_running(&self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && stat.state != 'Z' && stat.state != 'X')
+        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && !stat.has_ended())
     }
 
     /// SIGTERM: please finish what is in flight and end.
@@ -92,16 +110,24 @@ impl Mark {
 
 struct Stat {
     state: char,
+    threads_count: u64,
     started: u64,
 }
 
 impl Stat {
     /// From /proc/PID/stat: after the command's name in parentheses, which may itself hold spaces and parentheses, the
-    /// first field is the state and the twentieth the start.
+    /// first field is the state, the eighteenth the number of threads, and the twentieth the start.
     fn read(pid: u32) -> Option<Stat> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-        Some(Stat { state: fields.next()?.chars().next()?, started: fields.nth(18)?.parse().ok()? })
+        let state = fields.next()?.chars().next()?;
+        let (threads_count, started) = (fields.nth(16)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+        Some(Stat { state, threads_count, started })
+    }
+
+    /// Its first thread may be gone while others still hold its files and ports.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads_count <= 1
     }
 }
 
@@ -110,7 +136,7 @@ mod tests {
     use super::*;
 
     fn start_sleep(folder: &Path) -> Mark {
-        start(Path::new("sleep"), &["1000"], folder, &folder.join("log")).expect("sleep is everywhere")
+        start(Path::new("sleep"), Life::ItsOwn, &["1000"], folder, &folder.join("log")).expect("sleep is everywhere")
     }
 
     fn folder(name: &str) -> std::path::PathBuf {

@@ -10,7 +10,8 @@
 //! Laws
 //! * All of it is of one index, and what was written was counted afresh: the digest is the one that the replicas kept there, or
 //!   nothing is given out.
-//! * A folder under the name that was asked for is whole. What is broken off lies beside it under another name.
+//! * A folder under the name that was asked for is whole. What is at work lies beside it under another name, locked, and goes when it
+//!   ends; what a killed one has left goes with the next.
 //! * Memory doesn't grow with the number of transfers.
 //!
 //! Not here: reading it back (`import/exported.rs`), getting a cluster back (`backup`).
@@ -23,22 +24,23 @@ pub mod parquet;
 pub mod table;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use jangbu_ledger::{Account, Digest, EventNumber, Transfer};
 use jangbu_raft_store::contents::Contents;
 use serde::Serialize;
 
 use crate::backup::restore::{Moment, give_name, is_taken};
-use crate::backup::source::Stop;
 use crate::backup::{PlaceArguments, megabytes};
 use crate::cli::Global;
 use crate::error::{During as _, Failure, Kind};
-use crate::{output, progress, text};
+use crate::whole::Scratch;
+use crate::{course, output, progress, text};
 use books::Books;
 use columns::{Expiry, Record};
 use manifest::{Manifest, Tally};
@@ -51,7 +53,7 @@ use table::{Format, Sink, Written};
   jangbu import books --format export                  into an empty cluster: the same balances, by their digest
 
 Writes accounts, transfers, expiries and manifest.json. Needs the role operator, for all ledgers, and room beside OUT for a
-copy of the books while it runs. Broken off, nothing that looks whole is left: begin again.")]
+copy of the books while it runs. Interrupted, it leaves nothing: type it again.")]
 pub struct Arguments {
     /// The folder to write. It must not be there yet, or be empty.
     #[arg(value_name = "OUT")]
@@ -87,29 +89,27 @@ struct Report {
 impl Arguments {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let began = Instant::now();
-        let mut stop = Stop::new()?;
         let work = Work::beside(&self.out)?;
-        let copy = work.0.join("books");
-        let books = tokio::select! {
-            biased;
-            () = stop.heard() => return Err(stopped()),
-            books = self.books(global, &copy) => books?,
-        };
+        let copy = work.folder.0.join(COPY);
+        let books = self.books(global, &copy).await?;
+        let mut ending = course::ends_by_itself("");
         let (cluster_id, contents) = (books.cluster_id.clone(), books.contents.clone());
-        let (folder, format, ended) = (work.0.clone(), self.format, Arc::new(AtomicBool::new(false)));
+        let (folder, format, ended) = (work.folder.0.clone(), self.format, Arc::new(AtomicBool::new(false)));
         let watched = ended.clone();
         let mut writing = tokio::task::spawn_blocking(move || write(&contents, cluster_id, format, &folder, &watched));
         let written = tokio::select! {
             biased;
-            () = stop.heard() => {
+            () = ending.heard() => {
                 ended.store(true, Ordering::Relaxed);
-                writing.await
+                let _ = writing.await; // its folder goes with this function, and nobody may write there then
+                return Err(ending.last_word());
             }
             written = &mut writing => written,
         };
         let manifest = written.map_err(|error| Failure::general(error.to_string()))??;
         drop(books);
-        work.give_name(&self.out)?;
+        fs::remove_dir_all(&copy).during(|| copy.display().to_string())?;
+        give_name(&work.folder.0, &self.out)?;
         let report = Report { folder: self.out, manifest, seconds: began.elapsed().as_secs_f64() };
         output::show(global.output, &report, text_of)
     }
@@ -152,8 +152,15 @@ fn text_of(report: &Report) -> String {
 
 // --- the folder
 
-/// `OUT.exporting`; it goes when this does, unless it was given its name.
-struct Work(PathBuf);
+/// `OUT.exporting`, for as long as this is at work in it.
+struct Work {
+    folder: Scratch,
+    /// Goes with the process, however that ends.
+    _lock: fs::File,
+}
+
+/// Of the copy of the books, in it.
+const COPY: &str = "books";
 
 impl Work {
     fn beside(out: &Path) -> Result<Work, Failure> {
@@ -166,33 +173,44 @@ impl Work {
             name.ok_or_else(|| Failure::usage(format!("{}: this is no folder's name", out.display())))?.to_owned();
         name.push(".exporting");
         let path = out.with_file_name(name);
+        let unusable = |error: io::Error| {
+            Failure::usage(format!("{}: {error}", path.display()))
+                .advise("name a folder in one that is there, and that you may write to")
+        };
         match fs::create_dir(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::new(
-                Kind::Conflict,
-                format!("{} is left of an export that was killed, or one is at work", path.display()),
-            )
-            .advise("if none is at work, remove it and begin again")),
-            Err(error) => Err(Failure::usage(format!("{}: {error}", path.display()))
-                .advise("name a folder in one that is there, and that you may write to")),
-            Ok(()) => Ok(Work(path)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
+            _ => {}
         }
-    }
-
-    fn give_name(self, out: &Path) -> Result<(), Failure> {
-        fs::remove_dir_all(self.0.join("books")).during(|| self.0.join("books").display().to_string())?;
-        give_name(&self.0, out)
+        let lock = fs::File::open(&path).map_err(unusable)?;
+        if lock.try_lock().is_err() {
+            return Err(Failure::new(Kind::Conflict, format!("an export is at work in {}", path.display()))
+                .advise("wait for it, or name another folder"));
+        }
+        clear(&path)?;
+        Ok(Work { folder: Scratch(path), _lock: lock })
     }
 }
 
-impl Drop for Work {
-    fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                output::note(format!("{} can't be removed: {error}", self.0.display()));
-            }
-            _ => {}
-        }
+/// What an export that was killed has left goes; what somebody else keeps there stays.
+fn clear(folder: &Path) -> Result<(), Failure> {
+    let failed = || folder.display().to_string();
+    let tables = [Account::TABLE, Transfer::TABLE, Expiry::TABLE];
+    let is_table = |name: &str| {
+        let named = |format: &Format| tables.iter().any(|table| name == format!("{table}.{}", format.extension()));
+        Format::value_variants().iter().any(named)
+    };
+    let left = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>()).during(failed)?;
+    let is_ours = |name: &str| [COPY, manifest::FILE_NAME].contains(&name) || is_table(name);
+    if let Some(other) = left.iter().find(|entry| !entry.file_name().to_str().is_some_and(is_ours)) {
+        return Err(Failure::new(Kind::Conflict, format!("{} is there, and of no export", other.path().display()))
+            .advise("take it elsewhere, or name another folder"));
     }
+    for entry in left {
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.during(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 // --- the tables

@@ -29,7 +29,7 @@ use jangbu_ledger::{
 use serde::Serialize;
 
 use super::plan::source_id;
-use super::run::{Counts, persist};
+use super::run::{Counts, persist, told_so_far};
 use crate::error::{Failure, Kind};
 use crate::export::columns::{Expiry, Record};
 use crate::export::manifest::{Manifest, Sums, Tally};
@@ -220,6 +220,7 @@ impl Work<'_> {
 
     async fn accounts(&self) -> Result<Counts, Failure> {
         let bar = progress::bar("accounts", self.manifest.sums.accounts_count);
+        told_so_far(&bar);
         let (mut counts, mut table) = (Counts::default(), self.open::<Account>()?);
         let is_linked = |account: &Account| account.flags.contains(AccountFlags::LINKED);
         let mut requests = Requests::new(self.loading.batch);
@@ -244,6 +245,7 @@ impl Work<'_> {
                 }
             }
             bar.inc(accounts.len() as u64);
+            told_so_far(&bar);
         }
         bar.finish_and_clear();
         Ok(counts)
@@ -272,6 +274,7 @@ impl Work<'_> {
                 }
             }
             bar.inc(transfers.len() as u64);
+            told_so_far(&bar);
         }
         bar.finish_and_clear();
         Ok(counts)

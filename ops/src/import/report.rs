@@ -10,7 +10,7 @@ use super::plan::{Plan, RefusedRow, Sums};
 use super::run::{Counts, Outcome};
 use crate::error::Failure;
 use crate::output::{self, Output};
-use crate::text;
+use crate::{text, whole};
 
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -201,11 +201,12 @@ impl Report {
     /// Each row that does not agree, as CSV.
     pub fn write_rows(&self, path: &Path) -> Result<(), Failure> {
         let failed = |error: csv::Error| Failure::general(format!("{}: {error}", path.display()));
-        let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+        let mut writer = csv::Writer::from_writer(Vec::new());
         for row in &self.disagreements {
             writer.serialize(row).map_err(failed)?;
         }
-        writer.flush().map_err(|error| failed(error.into()))
+        let rows = writer.into_inner().map_err(|error| failed(error.into_error().into()))?;
+        whole::replace(path, &rows, 0o644).map_err(|error| failed(error.into()))
     }
 
     pub fn show(&self, format: Output, rows_are_in: Option<&Path>) -> Result<(), Failure> {

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use jangbu_client::{Client, ClientError};
 use jangbu_ledger::{
     AccountId, CreateAccountStatus, CreateTransferStatus, EVENTS_MAX, Transfer, TransferFlags, TransferId,
@@ -15,7 +16,7 @@ use jangbu_ledger::{
 
 use super::plan::{Plan, Sums};
 use crate::error::{Failure, Kind};
-use crate::{access, progress};
+use crate::{access, course, progress, text};
 
 /// What became of a plan.
 #[derive(Debug, Default)]
@@ -47,6 +48,7 @@ pub struct Compared {
 pub async fn run(client: &Client, plan: &Plan, batch: usize, patience: Duration) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::default();
     let bar = progress::bar("accounts", plan.accounts.len() as u64);
+    told_so_far(&bar);
     for accounts in plan.accounts.chunks(batch) {
         let created = persist(patience, || client.create_accounts(accounts)).await?;
         for (account, result) in accounts.iter().zip(&created.results) {
@@ -60,6 +62,7 @@ pub async fn run(client: &Client, plan: &Plan, batch: usize, patience: Duration)
             }
         }
         bar.inc(accounts.len() as u64);
+        told_so_far(&bar);
     }
     bar.finish_and_clear();
 
@@ -78,11 +81,19 @@ pub async fn run(client: &Client, plan: &Plan, batch: usize, patience: Duration)
             }
         }
         bar.inc(rows.len() as u64);
+        told_so_far(&bar);
     }
     bar.finish_and_clear();
 
     outcome.compared = compare(client, plan, patience).await?;
     Ok(outcome)
+}
+
+/// If it ends here.
+pub fn told_so_far(bar: &ProgressBar) {
+    let (what, there, all) = (bar.message(), bar.position(), bar.length().unwrap_or(0));
+    let (there, all) = (text::grouped(there), text::grouped(all));
+    course::so_far(format!("{there} of {all} {what} are in the ledger, and perhaps a request more"));
 }
 
 /// Cuts the rows into requests of at most `batch`, never within a chain of linked transfers.

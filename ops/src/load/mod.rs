@@ -37,7 +37,7 @@ use crate::access::{self, Way};
 use crate::cli::Global;
 use crate::error::{Failure, Kind};
 use crate::import::run::persist;
-use crate::{output, progress, text};
+use crate::{course, output, progress, text};
 use journal::Journal;
 use report::Report;
 use tally::Tally;
@@ -171,13 +171,16 @@ impl Arguments {
         let endpoints = self.chosen(&global.endpoints()?)?;
         let (run, workers) = self.begin(&endpoints, global.timeout, &global.way()?).await?;
         let (bar, watched) = (progress::spinner("paying"), run.clone());
+        let mut ending = course::ends_by_itself("payments that were begun are seen to their end");
         let beside = tokio::spawn(async move {
             loop {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => watched.stop(),
-                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                if ending.heard_within(LOOK_EVERY).await {
+                    watched.stop();
+                    std::future::pending::<()>().await;
                 }
-                bar.set_message(format!("{} transfers acknowledged", text::grouped(watched.acknowledged())));
+                let acknowledged = text::grouped(watched.acknowledged());
+                course::so_far(format!("{acknowledged} transfers acknowledged"));
+                bar.set_message(format!("{acknowledged} transfers acknowledged"));
             }
         });
         let report = finish(&run, workers).await?;
@@ -205,7 +208,8 @@ impl Arguments {
         timeout: Duration,
         way: &Way,
     ) -> Result<(Arc<Run>, Workers), Failure> {
-        create_accounts(&self, &access::client_of(endpoints, timeout, way)?, timeout).await?;
+        let client = access::client_of(endpoints, timeout, way)?;
+        course::changes("the accounts that pay", create_accounts(&self, &client, timeout)).await?;
         let connections = connections(self.clients as usize, endpoints, timeout, way)?;
         let run = Arc::new(Run::new(self)?);
         let shape = Shape::of(&run.arguments, run.id);
@@ -219,6 +223,9 @@ impl Arguments {
         Ok((run, workers))
     }
 }
+
+/// How often the count is told.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// So many clients share a connection, as the threads of one program would.
 const CLIENTS_PER_CONNECTION: usize = 32;

@@ -21,15 +21,13 @@ use std::time::Duration;
 
 use clap::Args;
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::Global;
-use crate::cluster;
 use crate::error::{Failure, Kind};
 use crate::output::{self, Output};
-use crate::text;
+use crate::{cluster, course, text};
 use sample::Sample;
 use view::View;
 
@@ -64,11 +62,11 @@ impl Arguments {
             Global { timeout: global.timeout.min(self.interval.max(Duration::from_secs(1))), ..global.clone() };
         match (self.once, global.output) {
             (true, output) => self.once(&global, output).await,
-            (false, Output::Json) => self.lines(&global).await,
+            (false, Output::Json) => until_told(self.lines(&global)).await,
             (false, Output::Table) if !std::io::stdout().is_terminal() => {
                 Err(Failure::usage("standard output is no terminal").advise("for programs: --once, or -o json"))
             }
-            (false, Output::Table) => self.live(&global).await,
+            (false, Output::Table) => until_told(self.live(&global)).await,
         }
     }
 
@@ -87,7 +85,7 @@ impl Arguments {
         }
     }
 
-    /// Ends when nobody reads any more, or with Ctrl-C.
+    /// Ends when nobody reads any more.
     async fn lines(&self, global: &Global) -> Result<(), Failure> {
         let mut before = Sample::take(global).await?;
         let mut ticks = ticks(self.interval).await;
@@ -101,8 +99,6 @@ impl Arguments {
 
     async fn live(&self, global: &Global) -> Result<(), Failure> {
         let mut before = Sample::take(global).await?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
         // Also puts the terminal back when something panics.
         let mut terminal = ratatui::try_init()?;
         let _restored = Restored;
@@ -114,8 +110,6 @@ impl Arguments {
             terminal.draw(|frame| screen::draw(frame, &view, &throughput))?;
             tokio::select! {
                 biased;
-                _ = terminate.recv() => return Ok(()),
-                _ = hang_up.recv() => return Ok(()),
                 key = keys.recv() => match key {
                     Some(Key::Redraw) => {}
                     Some(Key::Leave) | None => return Ok(()),
@@ -130,6 +124,16 @@ impl Arguments {
                 }
             }
         }
+    }
+}
+
+/// Who watches is ended by a signal: that is as good an end as any.
+async fn until_told(watching: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let mut ending = course::ends_by_itself("");
+    tokio::select! {
+        biased;
+        () = ending.heard() => Ok(()),
+        ended = watching => ended,
     }
 }
 
