@@ -2,7 +2,7 @@
 //!
 //!     group-0/CURRENT          names the state in use, with a checksum: "state-3 8bca2f31"
 //!     group-0/state-3/         the engine's
-//!     group-0/snapshots/       snap-<index>-<term>/, complete ones only, and building/
+//!     group-0/snapshots/       snap-<index>-<term>[.<n>]/, complete ones only, and building/
 //!     group-0/incoming/        a snapshot that is being received
 //!     group-0/FENCED           this replica differed from the others: it must not start with this state
 //!

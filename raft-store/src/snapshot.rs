@@ -193,9 +193,6 @@ impl Snapshots {
         if let Some(older) = older {
             kept.older.push((older.0.dir.clone(), Arc::downgrade(&older.0)));
         }
-        // One that was taken again at the same index lies where the one before it lay.
-        let newest = kept.newest.as_ref().expect("there is one from here on").0.dir.clone();
-        kept.older.retain(|(path, _)| *path != newest);
         snapshot
     }
 
@@ -271,14 +268,27 @@ impl Snapshots {
         let folder = &self.shared.folder;
         let path = complete.join(manifest::FILE_NAME);
         folder.io("writing", &path, crate::vfs::replace_file(&*folder.vfs, &path, &manifest.encode()))?;
-        let dir = folder.snapshots().join(manifest.folder_name());
-        if dir != complete {
-            // The same index again: the newer one replaces it, whoever reads the old one starts again.
-            folder.remove(&dir)?;
-            folder.io("renaming", complete, folder.vfs.rename(complete, &dir))?;
-            folder.io("syncing", &folder.snapshots(), folder.vfs.sync_dir(&folder.snapshots()))?;
-        }
+        let dir = self.free_place(manifest)?;
+        folder.io("renaming", complete, folder.vfs.rename(complete, &dir))?;
+        folder.io("syncing", &folder.snapshots(), folder.vfs.sync_dir(&folder.snapshots()))?;
         Ok(dir)
+    }
+
+    /// One of the same index may be there, and be read: the newer one gets a name that sorts after it.
+    fn free_place(&self, manifest: &Manifest) -> Result<PathBuf, StoreError> {
+        let folder = &self.shared.folder;
+        let name = manifest.folder_name();
+        let there = folder.io("listing", &folder.snapshots(), folder.vfs.list(&folder.snapshots()))?;
+        let turn = there.iter().filter_map(|path| turn(&file_name(path), &name)).max();
+        Ok(folder.snapshots().join(turn.map_or(name.clone(), |turn| format!("{name}.{:06}", turn + 1))))
+    }
+}
+
+/// Of a folder of the same index: the so-manieth, counted from 0.
+fn turn(folder_name: &str, first: &str) -> Option<u64> {
+    match folder_name.strip_prefix(first)? {
+        "" => Some(0),
+        rest => rest.strip_prefix('.')?.parse().ok(),
     }
 }
 

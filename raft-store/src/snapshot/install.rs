@@ -103,8 +103,7 @@ impl Snapshots {
     /// The snapshot stays, as this node's newest: it may be sent on.
     fn keep_installed(&self, snapshot: &SnapshotData) -> Result<(), StoreError> {
         let folder = &self.shared().folder;
-        let place = folder.snapshots().join(snapshot.description().folder_name());
-        if snapshot.dir() == place {
+        if snapshot.dir().starts_with(folder.snapshots()) {
             return Ok(());
         }
         let building = folder.snapshots().join("building");

@@ -160,7 +160,7 @@ impl Manifest {
         Ok(SnapshotMeta { last_log_id: self.last_log_id(), last_membership: StoredMembership::new(at, membership) })
     }
 
-    /// The folder's name: newer ones sort after older ones.
+    /// The folder's name: newer ones sort after older ones. Of one index, later ones have a number behind it.
     pub fn folder_name(&self) -> String {
         let term = self.last_log_id.map_or(0, |id| id.term);
         format!("snap-{:020}-{term}", self.last_index())
