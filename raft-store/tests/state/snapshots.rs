@@ -322,7 +322,7 @@ fn of_several_snapshots_of_one_index_a_restart_keeps_the_newest() {
         assert_eq!(folders(folder).len(), read.len(), "each is read");
         drop(read);
         replica.crash_and_replay();
-        assert_eq!(folders(folder), [newest.clone()]);
+        assert_eq!(folders(folder), std::slice::from_ref(&newest));
     }
 }
 
