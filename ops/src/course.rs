@@ -25,10 +25,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use crate::error::{Failure, Kind};
-use crate::output;
+use crate::{output, whole};
 
 /// A command that hasn't come to a place where it can be left is left all the same: whoever pressed Ctrl-C doesn't wait longer.
 const BUSY_MAX: Duration = Duration::from_millis(500);
+
+/// One that would leave something behind, or has to say goodbye, is waited for longer: a machine may be busy as well.
+const PARTING_MAX: Duration = Duration::from_secs(10);
 
 /// A process runs one command, and signals are the process's.
 static COURSE: Mutex<Course> = Mutex::new(Course::NEW);
@@ -197,8 +200,9 @@ async fn watch_over(mut signals: mpsc::UnboundedReceiver<Kind>) {
     let Some(first) = signals.recv().await else { return };
     HEARD.send_replace(Some(first));
     tokio::select! {
-        _ = signals.recv() => {}
-        () = is_too_busy() => {}
+        // None: the command has ended, and the runtime with it.
+        Some(_) = signals.recv() => {}
+        () = is_too_busy(first) => {}
     }
     let last_word = course().last_word(first);
     last_word.report();
@@ -206,8 +210,16 @@ async fn watch_over(mut signals: mpsc::UnboundedReceiver<Kind>) {
     unsafe { libc::_exit(last_word.kind as libc::c_int) }
 }
 
-async fn is_too_busy() {
+async fn is_too_busy(signal: Kind) {
     sleep(BUSY_MAX).await;
+    let has_more_to_do = {
+        let course = course();
+        !course.is_left && (course.ending.is_some() || whole::has_scratches())
+    };
+    if has_more_to_do {
+        output::note(format!("{}: it ends as soon as it can; once more ends it at once", name(signal)));
+        sleep(PARTING_MAX).await;
+    }
     if course().is_left {
         std::future::pending().await
     }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::output;
@@ -28,24 +29,52 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// A folder that goes with all that is in it when this does, unless it was given another name.
-pub struct Scratch(pub PathBuf);
+pub struct Scratch(PathBuf);
 
-/// Threads that were at work in it when their command was left write once more at most; how often is tried again, and after what time.
+/// Of those that there are.
+static SCRATCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether something would be left if the process ended here and now.
+pub fn has_scratches() -> bool {
+    SCRATCHES.load(Ordering::Relaxed) > 0
+}
+
+/// Threads that were at work in it when their command was left may make it anew: it is gone when it stays gone for so long.
+const GONE_FOR: Duration = Duration::from_millis(100);
+
+/// How often that is tried.
 const REMOVALS: u32 = 20;
-const REMOVAL_PAUSE: Duration = Duration::from_millis(25);
+
+impl Scratch {
+    /// It is there already.
+    pub fn new(folder: PathBuf) -> Scratch {
+        SCRATCHES.fetch_add(1, Ordering::Relaxed);
+        Scratch(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn remove(&self) {
+        let mut met = None;
+        for _ in 0..REMOVALS {
+            match fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+                removed => met = removed.err(),
+            }
+            std::thread::sleep(GONE_FOR);
+        }
+        if let Some(error) = met {
+            output::note(format!("{} can't be removed: {error}", self.0.display()));
+        }
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for attempt in 1..=REMOVALS {
-            match fs::remove_dir_all(&self.0) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                Err(error) if attempt == REMOVALS => {
-                    output::note(format!("{} can't be removed: {error}", self.0.display()));
-                }
-                Err(_) => std::thread::sleep(REMOVAL_PAUSE),
-                Ok(()) => return,
-            }
-        }
+        self.remove();
+        SCRATCHES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -72,14 +72,14 @@ impl Arguments {
         };
         // Above whatever the cluster has used; nobody else will ever meet it.
         let node_id = u64::MAX >> 1;
-        let data = folder.0.join("data");
+        let data = folder.path().join("data");
         let restored = restore(&vault, Moment::End, &data, node_id, node).await?;
 
         let config = format!(
             "node_id = {node_id}\ndata_dir = {data:?}\nnetwork = \"loopback\"\n[listen]\nclient = {client_address:?}\npeer = {peer_address:?}\n[tls]\nmode = \"off\"\n"
         );
         let started = Instant::now();
-        let running = Running::start(&jangbud, &folder.0, &config)?;
+        let running = Running::start(&jangbud, folder.path(), &config)?;
         let operator = Operator::new(&access::plain(), &client_address, VERIFY_LIMIT)?;
         running.serves(&operator).await?;
         let started_after_seconds = started.elapsed().as_secs_f64();
@@ -149,7 +149,7 @@ fn scratch(parent: &Path) -> Result<Scratch, Failure> {
     std::fs::create_dir(&path).map_err(|error| {
         Failure::usage(format!("{}: {error}", path.display())).advise("name a folder with room with --dir")
     })?;
-    Ok(Scratch(path))
+    Ok(Scratch::new(path))
 }
 
 /// The node; killed when this goes, if it was not stopped, and by the system if this process is.

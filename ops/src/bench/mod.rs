@@ -87,7 +87,7 @@ impl Arguments {
                 .advise("remove it, or name another folder with --dir"));
         }
         std::fs::create_dir_all(&self.dir).during(|| self.dir.display().to_string())?;
-        let scratch = Scratch(self.dir.clone());
+        let scratch = Scratch::new(self.dir.clone());
         let began = Instant::now();
         let mut report = Report::new(self.rounds, self.seconds);
         let mut ending = course::ends_by_itself("the systems are stopped, and what was measured is told");

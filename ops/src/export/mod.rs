@@ -90,11 +90,11 @@ impl Arguments {
     pub async fn run(self, global: &Global) -> Result<(), Failure> {
         let began = Instant::now();
         let work = Work::beside(&self.out)?;
-        let copy = work.folder.0.join(COPY);
+        let copy = work.folder.path().join(COPY);
         let books = self.books(global, &copy).await?;
         let mut ending = course::ends_by_itself("");
         let (cluster_id, contents) = (books.cluster_id.clone(), books.contents.clone());
-        let (folder, format, ended) = (work.folder.0.clone(), self.format, Arc::new(AtomicBool::new(false)));
+        let (folder, format, ended) = (work.folder.path().to_owned(), self.format, Arc::new(AtomicBool::new(false)));
         let watched = ended.clone();
         let mut writing = tokio::task::spawn_blocking(move || write(&contents, cluster_id, format, &folder, &watched));
         let written = tokio::select! {
@@ -109,7 +109,7 @@ impl Arguments {
         let manifest = written.map_err(|error| Failure::general(error.to_string()))??;
         drop(books);
         fs::remove_dir_all(&copy).during(|| copy.display().to_string())?;
-        give_name(&work.folder.0, &self.out)?;
+        give_name(work.folder.path(), &self.out)?;
         let report = Report { folder: self.out, manifest, seconds: began.elapsed().as_secs_f64() };
         output::show(global.output, &report, text_of)
     }
@@ -187,7 +187,7 @@ impl Work {
                 .advise("wait for it, or name another folder"));
         }
         clear(&path)?;
-        Ok(Work { folder: Scratch(path), _lock: lock })
+        Ok(Work { folder: Scratch::new(path), _lock: lock })
     }
 }
 
