@@ -498,7 +498,8 @@ async fn certificates_are_replaced_under_load_without_a_dropped_request() {
         })
         .await;
         assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-        assert!(cluster.node(id).words().contains("new keys are taken"));
+        let told = async || cluster.node(id).words().contains("new keys are taken").then_some(());
+        until(format!("node {id} tells of its new keys"), told).await;
     }
     for door in &old {
         assert!(door.status().await.is_ok(), "connections that are there go on");
