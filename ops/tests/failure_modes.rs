@@ -5,9 +5,13 @@
 //!
 //! Not here: commands that are interrupted (`tests/cluster/interrupted.rs`), which needs a cluster.
 
-use std::path::PathBuf;
+mod commands;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use commands::commands;
 
 /// Nobody listens there.
 const NOBODY: &str = "127.0.0.1:1";
@@ -89,6 +93,8 @@ const ASK_A_FILE: &[(&str, &str)] = &[
 /// Those that can't fail in either way: they gather what there is, or ask nobody.
 const NEITHER: &[&str] = &["support-bundle", "version"];
 
+const JANGBU: &str = env!("CARGO_BIN_EXE_jangbu");
+
 /// A path where there is nothing.
 fn nowhere() -> PathBuf {
     std::env::temp_dir().join(format!("jangbu-nowhere-{}", std::process::id()))
@@ -96,7 +102,7 @@ fn nowhere() -> PathBuf {
 
 fn command(line: &str) -> Command {
     let nowhere = nowhere().display().to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jangbu"));
+    let mut command = Command::new(JANGBU);
     command.args(line.split(' ').map(|word| word.replace("NOWHERE", &nowhere)));
     command.env_remove("JANGBU_ENDPOINTS").current_dir(std::env::temp_dir()).stdin(Stdio::null());
     command
@@ -110,25 +116,9 @@ fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Every command that does something, as its words.
-fn commands(path: &str) -> Vec<String> {
-    let help = run(format!("{path} --help").trim_start());
-    let help = String::from_utf8_lossy(&help.stdout).into_owned();
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // Two spaces and a name; what is indented further goes on with a description.
-    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty()));
-    let below: Vec<String> = names.filter(|name| *name != "help").map(|name| format!("{path} {name}")).collect();
-    match below.is_empty() {
-        true => vec![path.trim_start().to_owned()],
-        false => below.iter().flat_map(|path| commands(path)).collect(),
-    }
-}
-
 #[test]
 fn a_wrong_flag_is_named_by_every_command_and_nothing_is_done() {
-    let commands = commands("");
-    assert!(commands.len() > 50, "only {} commands were found", commands.len());
-    for line in commands {
+    for line in commands(Path::new(JANGBU)) {
         let output = run(&format!("{line} --no-such-flag"));
         assert_eq!(output.status.code(), Some(USAGE), "jangbu {line}: {}", complaint(&output));
         assert!(complaint(&output).contains("--no-such-flag"), "jangbu {line}: {}", complaint(&output));
@@ -139,7 +129,7 @@ fn a_wrong_flag_is_named_by_every_command_and_nothing_is_done() {
 #[test]
 fn each_command_is_tried_where_what_it_needs_is_missing() {
     let tried = || ASK_A_CLUSTER.iter().chain(ASK_A_FILE.iter().map(|(line, _)| line)).chain(NEITHER);
-    for command in commands("") {
+    for command in commands(Path::new(JANGBU)) {
         let is_tried = tried().any(|line| *line == command || line.starts_with(&format!("{command} ")));
         assert!(is_tried, "jangbu {command}: say in this file how it fails");
     }

@@ -3,13 +3,16 @@
 //!
 //! The commands are those that `--help` shows, so that a new one can't be forgotten: each has a row in [`COMMANDS`].
 
+#[path = "../../ops/tests/commands/mod.rs"]
+mod commands;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
+use commands::commands;
 use futures_util::future::join_all;
 use jangbu_tests::{Cluster, Ended, Payer, Payments, Process, Settings, Signal, Sizes, jangbu, judge, until};
 use tempfile::TempDir;
@@ -112,8 +115,7 @@ const COMMANDS: &[(&str, Tried)] = &[
 
 #[test]
 fn every_command_has_its_row_and_every_row_its_command_and_test() {
-    let known: Vec<String> = commands("");
-    assert!(known.len() > 50, "only {} commands were found", known.len());
+    let known = commands(&jangbu());
     let rows: Vec<&str> = COMMANDS.iter().map(|(name, _)| *name).collect();
     for command in &known {
         assert!(
@@ -583,19 +585,4 @@ async fn a_comparison_that_is_interrupted_tells_what_it_measured_and_leaves_noth
     let ended = interrupted(running, Signal::Interrupt).await;
     assert_eq!(ended.status.code(), Some(INTERRUPTED), "{}", ended.words);
     assert!(nodes_in(&dir).is_empty() && !dir.exists(), "{}", ended.words);
-}
-
-/// Every command that does something, as its words.
-fn commands(path: &str) -> Vec<String> {
-    let line = format!("{path} --help");
-    let help = Command::new(jangbu()).args(line.split_whitespace()).output().expect("the command starts");
-    let help = String::from_utf8_lossy(&help.stdout).into_owned();
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // Two spaces and a name; what is indented further goes on with a description.
-    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty()));
-    let below: Vec<String> = names.filter(|name| *name != "help").map(|name| format!("{path} {name}")).collect();
-    match below.is_empty() {
-        true => vec![path.trim_start().to_owned()],
-        false => below.iter().flat_map(|path| commands(path)).collect(),
-    }
 }
