@@ -9,6 +9,9 @@
 //! Commands tell their steps; none of them listens to signals. One that has to say goodbye itself (a follower that puts what it
 //! has gathered, a demo that stops its nodes) asks for that with [`ends_by_itself`].
 //!
+//! A command that is too busy to be left is left after half a second (`BUSY_MAX`). One with a folder aside to take away, or with a
+//! goodbye to say, has ten seconds beyond that (`PARTING_MAX`), and says that it takes them.
+//!
 //! Laws
 //! * What was asked for and not answered is never said to be undone.
 //! * A second signal ends the process there and then; so does the first if the command is too busy to hear it.
