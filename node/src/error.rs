@@ -37,8 +37,9 @@ pub enum CallError {
     /// The cluster's state doesn't allow it (operators only). Nothing was done.
     #[error("{message}")]
     Precondition { reason: Reason, message: String },
-    /// This node is about to stop: its store or its Raft core can't be trusted.
-    #[error("this node is stopping: {message}")]
+    /// Its store or its Raft core has failed. Where they can't be trusted any more, the process is ending for the same reason
+    /// (node.rs); a snapshot's file that couldn't be read ends the call alone. Only the log of this node tells which.
+    #[error("an error inside this node: {message}")]
     Internal { message: String },
 }
 
@@ -82,7 +83,6 @@ impl CallError {
     }
 }
 
-/// Reading found the store untrustworthy. The process is ending for the same reason (node.rs).
 impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
         Self::internal(error.to_string())
