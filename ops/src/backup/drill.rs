@@ -15,9 +15,9 @@ use serde::Serialize;
 use super::PlaceArguments;
 use super::restore::{Moment, Restored, restore};
 use crate::cli::Global;
-use crate::dev;
 use crate::dev::folder::free_ports;
 use crate::dev::process::{self, Life};
+use crate::dev::{self, Silent};
 use crate::error::{During as _, Failure, Kind};
 use crate::operator::Operator;
 use crate::whole::Scratch;
@@ -27,8 +27,6 @@ use crate::{access, output, text};
 const START_LIMIT: Duration = Duration::from_secs(120);
 const VERIFY_LIMIT: Duration = Duration::from_secs(3_600);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -168,25 +166,21 @@ impl Running {
     }
 
     async fn serves(&self, operator: &Operator) -> Result<(), Failure> {
-        let began = Instant::now();
-        while !operator.status().await.is_ok_and(|status| status.ready) {
-            if !self.mark.is_running() || began.elapsed() > START_LIMIT {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-                return Err(Failure::new(Kind::Unhealthy, format!("no node serves what was restored: {last}"))
-                    .advise("restore it into a folder that stays, and look: jangbu backup restore"));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        let served = dev::wait_answer(operator, || self.mark.is_running(), START_LIMIT, |status| status.ready).await;
+        served.map(drop).map_err(|why| {
+            let why = match why {
+                Silent::Ended => dev::last_words(&self.log),
+                Silent::NotYet(why) => why,
+            };
+            Failure::new(Kind::Unhealthy, format!("no node serves what was restored: {why}"))
+                .advise("restore it into a folder that stays, and look: jangbu backup restore")
+        })
     }
 
     async fn stop(self) -> Result<(), Failure> {
         self.mark.terminate()?;
-        let began = Instant::now();
-        while self.mark.is_running() && began.elapsed() < STOP_LIMIT {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        // One that doesn't end in time is killed when this goes.
+        dev::wait_ended(&self.mark, STOP_LIMIT).await;
         Ok(())
     }
 }

@@ -318,28 +318,52 @@ async fn wait_for(
     timeout: Duration,
     is_so: impl Fn(&StatusReply) -> bool,
 ) -> Result<StatusReply, Failure> {
-    let deadline = Instant::now() + timeout;
-    let operator = Operator::new(&folder.way()?, &node.client, timeout)?;
+    let (operator, log) = (Operator::new(&folder.way()?, &node.client, timeout)?, folder.log_path(node));
+    let answer = wait_answer(&operator, || folder.process(node).is_some(), timeout, is_so).await;
+    answer.map_err(|why| match why {
+        Silent::Ended => Failure::general(format!("node {} ended: {}", node.id, last_words(&log)))
+            .advise(format!("read {}", log.display())),
+        Silent::NotYet(why) => Failure::new(Kind::Unavailable, format!("node {} does not serve yet: {why}", node.id))
+            .advise(format!("read {}, or give it longer with --timeout", log.display())),
+    })
+}
+
+/// Why a node that was started doesn't say what is waited for.
+#[derive(Debug)]
+pub enum Silent {
+    /// Its process has ended.
+    Ended,
+    /// The time is up. What it, or the way to it, said last.
+    NotYet(String),
+}
+
+/// The first answer of a node of this machine that `is_so`, for as long as its process runs.
+pub async fn wait_answer(
+    operator: &Operator,
+    is_running: impl Fn() -> bool,
+    limit: Duration,
+    is_so: impl Fn(&StatusReply) -> bool,
+) -> Result<StatusReply, Silent> {
+    let deadline = Instant::now() + limit;
     loop {
         let why_not = match operator.status().await {
             Ok(status) if is_so(&status) => return Ok(status),
             Ok(status) => status.not_ready_because,
             Err(failure) => failure.message,
         };
-        if folder.process(node).is_none() {
-            return Err(Failure::general(format!("node {} ended: {}", node.id, last_words(folder, node)))
-                .advise(format!("read {}", folder.log_path(node).display())));
+        if !is_running() {
+            return Err(Silent::Ended);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::new(Kind::Unavailable, format!("node {} does not serve yet: {why_not}", node.id))
-                .advise(format!("read {}, or give it longer with --timeout", folder.log_path(node).display())));
+            return Err(Silent::NotYet(why_not));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-fn last_words(folder: &Folder, node: &Node) -> String {
-    let log = std::fs::read_to_string(folder.log_path(node)).unwrap_or_default();
+/// What a process said last, in its log.
+pub fn last_words(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
     log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_string()
 }
 
@@ -405,7 +429,8 @@ async fn stop_node(folder: &Folder, node: &Node, timeout: Duration) -> Result<()
     Ok(())
 }
 
-async fn wait_ended(mark: &Mark, timeout: Duration) -> bool {
+/// Whether it has, within that time.
+pub async fn wait_ended(mark: &Mark, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     while mark.is_running() {
         if Instant::now() >= deadline {
