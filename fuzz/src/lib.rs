@@ -21,6 +21,8 @@
 #[allow(dead_code, reason = "the product's file, of which not all is needed here")]
 mod admin;
 mod export;
+#[path = "../../ops/src/error/failure.rs"]
+#[allow(dead_code, reason = "the product's file, of which not all is needed here")]
 mod failure;
 mod import;
 mod log;
