@@ -27,7 +27,7 @@ for target in "${targets[@]}"; do
     log=$(mktemp)
     findings=0
     # Slow inputs and much memory are findings, too: a decoder is bounded by its input. The time is the wall's, so a busy machine needs room.
-    # Parquet's library asks at once for what a page says it needs, gigabytes if it says so: what it fills is bounded below.
+    # Parquet's library reserves what a footer says it needs and touches none of it (ops/src/export/pages.rs): there, what is filled counts.
     malloc_mb=256; [ "$target" != exported ] || malloc_mb=65536
     seeds=(); [ ! -d "seeds/$target" ] || seeds=("seeds/$target")
     "$CARGO_TARGET_DIR/$host/release/$target" "corpus/$target" "${seeds[@]}" -max_total_time="$seconds" -max_len=65536 -timeout=60 \

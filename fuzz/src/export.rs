@@ -4,6 +4,8 @@
 mod columns;
 #[path = "../../ops/src/export/csv.rs"]
 mod csv;
+#[path = "../../ops/src/export/pages.rs"]
+mod pages;
 #[path = "../../ops/src/export/parquet.rs"]
 mod parquet;
 #[path = "../../ops/src/export/table.rs"]

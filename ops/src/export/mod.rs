@@ -20,6 +20,7 @@ pub mod books;
 pub mod columns;
 pub mod csv;
 pub mod manifest;
+pub mod pages;
 pub mod parquet;
 pub mod table;
 

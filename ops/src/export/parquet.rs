@@ -11,7 +11,8 @@
 //!
 //! Laws
 //! * An amount of more than 38 digits fits no decimal that readers know: it is refused, and CSV holds it.
-//! * Whatever a file says of itself, reading it ends with rows or with an error.
+//! * Whatever a file says of itself, reading it ends with rows or with an error, and its pages take no more memory than an export's
+//!   (`pages.rs`).
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,23 +20,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parquet::basic::Compression;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{
     ByteArray, ByteArrayType, DataType, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
 };
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::Type;
 
 use super::columns::{Column, Kind, Record};
+use super::pages::{Pages, ROWS_PER_GROUP};
 use super::table::{Output, ROWS_AT_ONCE, Rows, Sink, Written, malformed};
 use crate::error::Failure;
-
-/// Rows of one row group: some 20 MiB while they are gathered, and enough for readers to skip by.
-const ROWS_PER_GROUP: usize = 131_072;
 
 /// The largest amount that a decimal of 38 digits holds.
 const AMOUNT_MAX: u128 = 10u128.pow(38) - 1;
@@ -154,7 +153,8 @@ fn write_values<T: DataType>(
 
 pub struct Reader {
     path: PathBuf,
-    file: SerializedFileReader<File>,
+    file: Arc<File>,
+    footer: ParquetMetaData,
     next_group: usize,
     /// Of the group that is being read, and how many rows are left of it.
     columns: Vec<ColumnReader>,
@@ -166,8 +166,8 @@ impl Reader {
     pub fn open<R: Record>(path: PathBuf) -> Result<Reader, Failure> {
         let file = File::open(&path).map_err(|error| Failure::unreadable(&path, &error))?;
         let read = |error: ParquetError| malformed(&path, 0, "file", &error.to_string());
-        let file = without_a_panic(|| SerializedFileReader::new(file)).map_err(read)?;
-        let (wanted, found) = (schema::<R>().map_err(read)?, file.metadata().file_metadata().schema());
+        let footer = without_a_panic(|| ParquetMetaDataReader::new().parse_and_finish(&file)).map_err(read)?;
+        let (wanted, found) = (schema::<R>().map_err(read)?, footer.file_metadata().schema());
         for (place, column) in R::COLUMNS.iter().enumerate() {
             let is_it = found.get_fields().get(place).is_some_and(|field| {
                 let wanted = &wanted.get_fields()[place];
@@ -180,18 +180,19 @@ impl Reader {
                 return Err(malformed(&path, 0, column.name, "isn't the column that an export has in this place"));
             }
         }
-        Ok(Reader { path, file, next_group: 0, columns: Vec::new(), left: 0, row: 0 })
+        Ok(Reader { path, file: Arc::new(file), footer, next_group: 0, columns: Vec::new(), left: 0, row: 0 })
     }
 
     fn fill<R: Record>(&mut self) -> Result<Vec<R>, ParquetError> {
         while self.left == 0 {
-            if self.next_group == self.file.num_row_groups() {
-                return Ok(Vec::new());
-            }
-            let group = self.file.get_row_group(self.next_group)?;
-            self.left = group.metadata().num_rows() as usize;
-            self.columns =
-                (0..R::COLUMNS.len()).map(|place| group.get_column_reader(place)).collect::<Result<_, _>>()?;
+            let Some(group) = self.footer.row_groups().get(self.next_group) else { return Ok(Vec::new()) };
+            let rows_count = usize::try_from(group.num_rows()).ok().filter(|count| *count <= ROWS_PER_GROUP);
+            self.left = rows_count.ok_or_else(|| too_many_rows(group.num_rows()))?;
+            let open = |(column, chunk): (&Column<R>, &ColumnChunkMetaData)| {
+                let pages = Pages::open(&self.file, column.name, chunk, self.left)?;
+                Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
+            };
+            self.columns = R::COLUMNS.iter().zip(group.columns()).map(open).collect::<Result<_, ParquetError>>()?;
             self.next_group += 1;
         }
         let count = self.left.min(ROWS_AT_ONCE);
@@ -205,6 +206,10 @@ impl Reader {
         self.row += count as u64;
         Ok(rows)
     }
+}
+
+fn too_many_rows(said: i64) -> ParquetError {
+    ParquetError::General(format!("a row group of {said} rows, an export's have at most {ROWS_PER_GROUP}"))
 }
 
 impl<R: Record> Rows<R> for Reader {
@@ -267,4 +272,83 @@ fn read_values<R: Record, T: DataType>(
         (column.set)(row, number);
     }
     Ok(reader)
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::basic::Encoding;
+    use parquet::file::properties::{WriterPropertiesBuilder, WriterVersion};
+
+    use super::*;
+    use crate::export::columns::Expiry;
+    use crate::export::columns::tests::filled;
+
+    /// Of expiries with these bytes, by the columns' own reader.
+    fn refusal(name: &str, write: impl FnOnce(File)) -> String {
+        let path = std::env::temp_dir().join(format!("jangbu-parquet-{name}-{}", std::process::id()));
+        write(File::create(&path).unwrap());
+        let read = Reader::open::<Expiry>(path.clone()).and_then(|mut reader| {
+            while !Rows::<Expiry>::next(&mut reader)?.is_empty() {}
+            Ok(())
+        });
+        std::fs::remove_file(path).unwrap();
+        let refused = read.expect_err("it is refused");
+        assert!(refused.message.contains(name), "it names the file: {refused}");
+        refused.message
+    }
+
+    /// One row group, as others write it.
+    fn group(rows_count: usize, properties: WriterPropertiesBuilder) -> impl FnOnce(File) {
+        move |file| {
+            let rows: Vec<Expiry> = (0..rows_count as u128).map(filled).collect();
+            let mut file =
+                SerializedFileWriter::new(file, schema::<Expiry>().unwrap(), Arc::new(properties.build())).unwrap();
+            let mut group = file.next_row_group().unwrap();
+            for column in Expiry::COLUMNS {
+                let mut writer = group.next_column().unwrap().expect("a column");
+                write_column(&mut writer, column, &rows).unwrap();
+                writer.close().unwrap();
+            }
+            group.close().unwrap();
+            file.close().unwrap();
+        }
+    }
+
+    fn as_exported() -> WriterPropertiesBuilder {
+        WriterProperties::builder().set_compression(Compression::SNAPPY)
+    }
+
+    #[test]
+    fn what_would_take_more_than_an_export_needs_is_refused_before_it_does() {
+        let said = refusal("rows", group(ROWS_PER_GROUP + 1, as_exported()));
+        assert!(said.contains("a row group of 131073 rows, an export's have at most 131072"), "{said}");
+        let large = as_exported().set_dictionary_enabled(false).set_data_page_size_limit(64 << 20);
+        let said = refusal("page", group(ROWS_PER_GROUP, large.set_data_page_row_count_limit(usize::MAX)));
+        assert!(
+            said.contains("pending_id has a page of 2097152 bytes when unpacked, an export's have at most"),
+            "{said}"
+        );
+        // Found by fuzzing: for eight bytes of the file, the library filled 1.5 GiB and went on.
+        let found = include_bytes!("../../../fuzz/seeds/exported/expiries-parquet-dictionary-of-millions");
+        let said = refusal("dictionary", |mut file| std::io::Write::write_all(&mut file, &found[1..]).unwrap());
+        assert!(
+            said.contains("timestamp has a dictionary of ") && said.contains(" values, and 8 bytes of them"),
+            "{said}"
+        );
+        // And a header that it goes on reading behind the end of the file.
+        let endless = include_bytes!("../../../fuzz/seeds/exported/expiries-parquet-header-without-end");
+        let said = refusal("header", |mut file| std::io::Write::write_all(&mut file, &endless[1..]).unwrap());
+        assert!(said.contains("a page's header doesn't end"), "{said}");
+    }
+
+    #[test]
+    fn what_no_export_writes_is_refused_by_its_column() {
+        let said = refusal("codec", group(3, WriterProperties::builder()));
+        assert!(said.contains("pending_id is compressed as UNCOMPRESSED, an export's columns are as SNAPPY"), "{said}");
+        let said = refusal("version", group(3, as_exported().set_writer_version(WriterVersion::PARQUET_2_0)));
+        assert!(said.contains("pending_id has pages of the second version"), "{said}");
+        let delta = as_exported().set_dictionary_enabled(false).set_encoding(Encoding::DELTA_BYTE_ARRAY);
+        let said = refusal("encoding", group(3, delta.set_column_encoding("timestamp".into(), Encoding::PLAIN)));
+        assert!(said.contains("pending_id has a page encoded as DELTA_BYTE_ARRAY, which no export writes"), "{said}");
+    }
 }

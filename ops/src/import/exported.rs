@@ -69,7 +69,10 @@ pub struct Report {
 pub async fn run(loading: &Loading<'_>, client: Option<&Client>, output: Output) -> Result<(), Failure> {
     let began = Instant::now();
     let manifest = Manifest::read(loading.folder)?;
-    let survey = tokio::task::block_in_place(|| survey(loading.folder, &manifest))?;
+    let survey = tokio::task::block_in_place(|| survey(loading.folder, &manifest)).map_err(|mut failure| {
+        failure.message.push_str("; nothing was imported");
+        failure
+    })?;
     let mut report = Report {
         folder: loading.folder.display().to_string(),
         cluster_id: manifest.cluster_id.clone(),
@@ -158,7 +161,7 @@ fn survey(folder: &Path, manifest: &Manifest) -> Result<Survey, Failure> {
         Kind::Unhealthy,
         format!("the tables don't add up to what the manifest says: {}", difference(&found, &manifest.sums)),
     )
-    .advise("nothing was created; export again"))
+    .advise("export again"))
 }
 
 fn each<R: Record>(folder: &Path, manifest: &Manifest, mut visit: impl FnMut(R)) -> Result<(), Failure> {
