@@ -62,6 +62,17 @@ pub struct Record {
     pub time: u64,
 }
 
+/// What the log of a folder says that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Founding {
+    /// The node is no member of anything yet.
+    No,
+    /// It is its cluster's only member, and nothing was done with it since: an attempt was cut off when all but its name was done.
+    Alone,
+    /// A node has run with it.
+    Used,
+}
+
 /// A folder that is being made.
 pub struct Restoring {
     store: Store,
@@ -150,9 +161,38 @@ impl Restoring {
         self.store.reader.contents()
     }
 
-    /// Whether an earlier attempt has come to its end.
-    pub async fn is_founded(&self) -> Result<bool, RestoreError> {
-        Ok(self.store.log.clone().get_log_state().await?.last_log_id.is_some())
+    /// Whether an earlier attempt has come to its end, and what has become of it.
+    pub async fn founding(&mut self) -> Result<Founding, RestoreError> {
+        let mut log = self.store.log.clone();
+        let state = log.get_log_state().await?;
+        let (Some(last), begins_behind) = (state.last_log_id, state.last_purged_log_id) else {
+            return Ok(Founding::No);
+        };
+        if begins_behind == Some(last) {
+            return Ok(Founding::No); // cut off before the first entry
+        }
+        let (applied, membership) = self.store.state.applied_state().await?;
+        let is_known = membership.nodes().any(|(id, _)| *id == self.identity().node_id);
+        if is_known || applied.is_none() || applied != begins_behind {
+            return Ok(Founding::Used);
+        }
+        let entries = log.try_get_log_entries(begins_behind.map_or(0, |id| id.index + 1)..).await?;
+        let is_alone = match &*entries.iter().map(|entry| &entry.payload).collect::<Vec<_>>() {
+            [EntryPayload::Membership(_)] => true,
+            [EntryPayload::Membership(_), EntryPayload::Normal(Command(body))] => {
+                Batch::parse(body.clone())?.kind() == Kind::Admin
+            }
+            _ => false,
+        };
+        Ok(if is_alone { Founding::Alone } else { Founding::Used })
+    }
+
+    /// Takes a founding back that is [alone](Founding::Alone): what is settled stays, and may be added to. Durable with
+    /// the next founding.
+    pub async fn take_back(&self) -> Result<(), RestoreError> {
+        let mut log = self.store.log.clone();
+        let begins_behind = log.get_log_state().await?.last_purged_log_id;
+        Ok(log.truncate_after(begins_behind).await?)
     }
 
     /// The log time of the last event that an entry would bring; `None` if it brings none.

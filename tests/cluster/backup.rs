@@ -248,6 +248,12 @@ async fn a_backup_taken_under_load_comes_back_to_the_end_an_index_or_a_time_and_
     payer.stop().await;
     again.serves().await;
     replicas_agree(&again).await;
+    // One that a node has run with is nobody's leftover, wherever it lies.
+    again.kill_all();
+    let used = again.node(4).data.display().to_string();
+    fs::rename(&used, format!("{used}.restoring")).expect("nobody runs there");
+    let (_, refused) = code(CONFLICT, &restore(&place, &used, &[]));
+    assert!(refused.contains("a node has run with it"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +326,15 @@ async fn what_is_missing_damaged_or_cut_short_is_named_and_nothing_is_given_out(
     .await;
     half.kill();
     assert!(!Path::new(&into).exists(), "half a folder has no name");
-    json(&arguments);
+    // All done but the name, which a link stands in the way of: as a kill just before the last step leaves it.
+    let elsewhere = bank.place.with_file_name("elsewhere");
+    fs::create_dir(&elsewhere).expect("a folder");
+    std::os::unix::fs::symlink(&elsewhere, &into).expect("a link");
+    let (_, refused) = code(GENERAL, &arguments);
+    assert!(refused.contains("renaming"), "{refused}");
+    fs::remove_file(&into).expect("the link");
+    let told = json(&arguments);
+    assert_ne!(told["proven_at"], Value::Array(vec![]), "{told}");
     let (_, refused) = code(CONFLICT, &arguments);
     assert!(refused.contains("not empty"), "{refused}");
 

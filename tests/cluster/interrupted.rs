@@ -2,27 +2,30 @@
 //! and typed again it goes on.
 //!
 //! The commands are those that `--help` shows, so that a new one can't be forgotten: each has a row in [`COMMANDS`].
+//!
+//! Not here: what they say while a change is under way, one by one (`in_flight.rs`).
 
 #[path = "../../ops/tests/commands/mod.rs"]
 mod commands;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use commands::commands;
 use futures_util::future::join_all;
-use jangbu_tests::{Cluster, Ended, Payer, Payments, Process, Settings, Signal, Sizes, jangbu, judge, until};
+use jangbu_tests::{Cluster, Ended, Payer, Payments, Process, Settings, Signal, Sizes, jangbu, jangbud, judge, until};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::access::knows_tokens;
 use crate::command::{CONFLICT, WELL, ask, ask_at, exits, exits_at};
 
-const INTERRUPTED: i32 = 130;
-const TERMINATED: i32 = 143;
+pub(crate) const INTERRUPTED: i32 = 130;
+pub(crate) const TERMINATED: i32 = 143;
 
 /// Longer than a command takes to end that lets go at once, on a machine with much else to do; far shorter than any deadline here.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -233,7 +236,7 @@ async fn asked(silent: &TcpListener) -> Option<TcpStream> {
 }
 
 /// How it ends, told at once.
-async fn interrupted(running: Process, signal: Signal) -> Ended {
+pub(crate) async fn interrupted(running: Process, signal: Signal) -> Ended {
     running.signal(signal);
     let began = Instant::now();
     let ended = running.ended("it was told to").await;
@@ -568,6 +571,18 @@ async fn a_cluster_on_this_machine_is_started_and_stopped_by_commands_that_are_i
         typed(&line).ended("it is typed again").await.assert_clean();
         assert_eq!(nodes_in(&dir).len(), usize::from(command == "restart"), "{command}");
     }
+    // Killed by the very node that it starts, before anything else can happen.
+    let (other, program) = (folder.path().join("killed"), folder.path().join("jangbud"));
+    let script = format!("#!/bin/sh\nkill -9 $PPID\nexec {} \"$@\"\n", jangbud().display());
+    fs::write(&program, script).expect("a file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+    let (other_named, program) = (other.display().to_string(), program.display().to_string());
+    let start = ["dev", "start", "--nodes", "1", "--dir", &other_named, "--jangbud", &program];
+    let ended = typed(&start).ended("its node kills it").await;
+    assert_eq!(ended.status.code(), None, "{}", ended.words);
+    assert_eq!(nodes_in(&other).len(), 1, "the node runs");
+    typed(&["dev", "stop", "--remove", "--dir", &other_named]).ended("it finds the node").await.assert_clean();
+    assert!(nodes_in(&other).is_empty() && !other.exists());
     // Half removed, by one that was killed: what says that there is a cluster is there still.
     fs::remove_dir_all(dir.join("certs")).expect("it is there");
     typed(&["dev", "stop", "--remove", "--dir", &named]).ended("it is removed").await.assert_clean();

@@ -18,7 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use clap::Args;
 use jangbu_proto::entry::NodeInfo;
-use jangbu_raft_store::restore::{Record, RestoreError, Restoring};
+use jangbu_raft_store::restore::{Founding, Record, RestoreError, Restoring};
 use jangbu_raft_store::{Identity, LogId, StoreError};
 use serde::Serialize;
 
@@ -316,10 +316,16 @@ impl Making<'_> {
     async fn open<'a>(vault: &'a Vault, plan: &'a Plan, work: &'a Path, node_id: u64) -> Result<Making<'a>, Failure> {
         let drawn = (rand::random(), rand::random());
         let opened = Restoring::open(work, node_id, drawn, plan.full.manifest_bytes()).await;
-        let restoring = opened.map_err(|error| failed(work, error))?;
-        if restoring.is_founded().await.map_err(|error| failed(work, error))? {
-            return Err(Failure::new(Kind::Conflict, format!("{} was restored by an earlier attempt", work.display()))
-                .advise("remove it to begin anew"));
+        let mut restoring = opened.map_err(|error| failed(work, error))?;
+        match restoring.founding().await.map_err(|error| failed(work, error))? {
+            Founding::No => {}
+            // Cut off when only the name was lacking. What is wanted now may be more, and is proven like any other.
+            Founding::Alone => restoring.take_back().await.map_err(|error| failed(work, error))?,
+            Founding::Used => {
+                let why = format!("{} was restored by an earlier attempt, and a node has run with it", work.display());
+                return Err(Failure::new(Kind::Conflict, why)
+                    .advise("if it is one that is wanted, give it another name; otherwise remove it to begin anew"));
+            }
         }
         Ok(Making { vault, plan, restoring, work, proven_at: vec![plan.full.last.index] })
     }

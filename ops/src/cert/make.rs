@@ -16,7 +16,7 @@ use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate};
 
 use super::check_name;
 use crate::error::{During as _, Failure, Kind};
-use crate::whole;
+use crate::whole::{self, Together};
 
 /// Clocks differ: what was signed here a moment ago is to hold on a machine that is late.
 const BACKDATED: Duration = Duration::minutes(10);
@@ -53,10 +53,12 @@ impl Files {
         Files::of(dir, &format!("client-{name}"))
     }
 
-    /// Key first: a certificate that is there has its key.
-    fn write(&self, certificate: &str, key: &KeyPair, renew: bool) -> Result<(), Failure> {
-        put(&self.key, &key.serialize_pem(), 0o600, renew)?;
-        put(&self.certificate, certificate, 0o644, renew)
+    /// In the place of what is there. Key first: what takes new files waits until they fit each other.
+    fn replace(&self, pair: &Pair) -> Result<(), Failure> {
+        for (path, text, mode) in [(&self.key, &pair.key, 0o600), (&self.certificate, &pair.certificate, 0o644)] {
+            whole::replace(path, text.as_bytes(), mode).during(|| path.display().to_string())?;
+        }
+        Ok(())
     }
 
     fn refuse_to_replace(&self) -> Result<(), Failure> {
@@ -65,6 +67,41 @@ impl Files {
                 .advise("name another folder with --dir; a node's or a client's can be replaced with --renew")),
             None => Ok(()),
         }
+    }
+}
+
+/// A certificate and its key, as text (PEM).
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+/// One command's pairs, put together: a key without its certificate would stand in the way of the next attempt.
+struct Putting {
+    together: Together,
+    dir: PathBuf,
+    renew: bool,
+}
+
+impl Putting {
+    /// Takes back what was put under this name by a command that was killed; then none of these may be there, unless they are renewed.
+    fn begin(dir: &Path, name: &str, wanted: &[&Files], renew: bool) -> Result<Putting, Failure> {
+        let together = Together::begin(dir, name).during(|| dir.display().to_string())?;
+        if !renew {
+            wanted.iter().try_for_each(|files| files.refuse_to_replace())?;
+        }
+        Ok(Putting { together, dir: dir.to_owned(), renew })
+    }
+
+    fn put(self, pairs: &[(&Files, Pair)]) -> Result<(), Failure> {
+        if self.renew {
+            return pairs.iter().try_for_each(|(files, pair)| files.replace(pair));
+        }
+        let mut files: Vec<(&Path, &[u8], u32)> = Vec::new();
+        for (Files { certificate, key }, pair) in pairs {
+            files.extend([(&**key, pair.key.as_bytes(), 0o600), (&**certificate, pair.certificate.as_bytes(), 0o644)]);
+        }
+        self.together.create(&files).during(|| self.dir.display().to_string())
     }
 }
 
@@ -79,19 +116,17 @@ pub struct Term {
 pub fn authorities(dir: &Path, cluster: &str, days: u32) -> Result<(), Failure> {
     check_name("--cluster", cluster)?;
     fs::create_dir_all(dir).during(|| dir.display().to_string())?;
-    let wanted = [(Files::client_authority(dir), "clients"), (Files::peer_authority(dir), "nodes")];
-    for (files, _) in &wanted {
-        files.refuse_to_replace()?;
-    }
-    for (files, signs) in wanted {
+    let (clients, peers) = (Files::client_authority(dir), Files::peer_authority(dir));
+    let putting = Putting::begin(dir, "authorities", &[&clients, &peers], false)?;
+    let make = |signs: &str| {
         let mut params = params(&format!("{cluster} authority for {signs}"), cluster, days);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(unmade)?;
         let certificate = params.self_signed(&key).map_err(unmade)?;
-        files.write(&certificate.pem(), &key, false)?;
-    }
-    Ok(())
+        Ok::<_, Failure>(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    };
+    putting.put(&[(&clients, make("clients")?), (&peers, make("nodes")?)])
 }
 
 /// What a node shows to peers, and what it shows to clients.
@@ -100,15 +135,14 @@ pub fn node(dir: &Path, id: u64, hosts: &[String], term: Term) -> Result<[Files;
         (Authority::open(Files::peer_authority(dir))?, Authority::open(Files::client_authority(dir))?);
     let to_peers = Files::node_to_peers(dir, id);
     let to_clients = Files::node_to_clients(dir, id);
-    if !term.renew {
-        to_peers.refuse_to_replace()?;
-        to_clients.refuse_to_replace()?;
-    }
+    let putting = Putting::begin(dir, &format!("node-{id}"), &[&to_peers, &to_clients], term.renew)?;
     let identity = Identity::Node { cluster: peers.cluster.clone(), id };
     let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let names = hosts.iter().map(|host| host_name(host)).collect::<Result<Vec<_>, _>>()?;
-    peers.sign(&to_peers, &format!("node {id}"), [vec![uri(&identity)?], names.clone()].concat(), &both, term)?;
-    clients.sign(&to_clients, &format!("node {id}"), names, &both[..1], term)?;
+    let name = format!("node {id}");
+    let shown_to_peers = peers.sign(&name, [vec![uri(&identity)?], names.clone()].concat(), &both, term)?;
+    let shown_to_clients = clients.sign(&name, names, &both[..1], term)?;
+    putting.put(&[(&to_peers, shown_to_peers), (&to_clients, shown_to_clients)])?;
     Ok([to_peers, to_clients])
 }
 
@@ -117,12 +151,11 @@ pub fn client(dir: &Path, grant: Grant, term: Term) -> Result<Files, Failure> {
     check_name("NAME", &grant.name)?;
     let authority = Authority::open(Files::client_authority(dir))?;
     let files = Files::client(dir, &grant.name);
-    if !term.renew {
-        files.refuse_to_replace()?;
-    }
     let name = grant.name.clone();
+    let putting = Putting::begin(dir, &format!("client-{name}"), &[&files], term.renew)?;
     let identity = Identity::Client { cluster: authority.cluster.clone(), grant: Arc::new(grant) };
-    authority.sign(&files, &name, vec![uri(&identity)?], &[ExtendedKeyUsagePurpose::ClientAuth], term)?;
+    let shown = authority.sign(&name, vec![uri(&identity)?], &[ExtendedKeyUsagePurpose::ClientAuth], term)?;
+    putting.put(&[(&files, shown)])?;
     Ok(files)
 }
 
@@ -153,12 +186,11 @@ impl Authority {
 
     fn sign(
         &self,
-        files: &Files,
         name: &str,
         names: Vec<SanType>,
         usages: &[ExtendedKeyUsagePurpose],
         term: Term,
-    ) -> Result<(), Failure> {
+    ) -> Result<Pair, Failure> {
         let mut params = params(name, &self.cluster, term.days);
         if params.not_after.unix_timestamp() > self.expires_at_s {
             let left = (self.expires_at_s - OffsetDateTime::now_utc().unix_timestamp()) / 86_400;
@@ -171,7 +203,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(unmade)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(unmade)?;
-        files.write(&certificate.pem(), &key, term.renew)
+        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
 
@@ -199,11 +231,6 @@ fn host_name(host: &str) -> Result<SanType, Failure> {
 
 fn unmade(error: rcgen::Error) -> Failure {
     Failure::general(format!("a certificate can't be made: {error}"))
-}
-
-fn put(path: &Path, text: &str, mode: u32, renew: bool) -> Result<(), Failure> {
-    let put = if renew { whole::replace } else { whole::create };
-    put(path, text.as_bytes(), mode).during(|| path.display().to_string())
 }
 
 /// What a certificate says.
@@ -302,6 +329,29 @@ mod tests {
         assert_eq!(fs::read(Files::client_authority(&dir).key).unwrap(), authority);
         let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| !name.to_string_lossy().contains(".new-")), "{left:?}");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// As a kill leaves them after the first of four files, and after the last but one.
+    #[test]
+    fn certificates_of_which_some_were_put_when_the_command_was_killed_are_made_anew() {
+        let dir = folder("killed");
+        authorities(&dir, "demo", 3_650).unwrap();
+        let [to_peers, to_clients] = node(&dir, 3, &["old.example".into()], YEAR).unwrap();
+        let all = [&to_peers.key, &to_peers.certificate, &to_clients.key, &to_clients.certificate];
+        for put in [1, 3] {
+            let making = dir.join("node-3.making");
+            fs::create_dir(&making).unwrap();
+            for path in all {
+                fs::rename(path, making.join(path.file_name().unwrap())).unwrap();
+            }
+            for path in &all[..put] {
+                fs::hard_link(making.join(path.file_name().unwrap()), path).unwrap();
+            }
+            node(&dir, 3, &["new.example".into()], YEAR).unwrap();
+            assert_eq!(read(&fs::read(&to_clients.certificate).unwrap()).unwrap().hosts, ["new.example"]);
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 8, "nothing is left beside them");
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 

@@ -11,7 +11,8 @@
 //! Laws
 //! * Nothing is overwritten, unless `--renew` says so; an authority never is: all that it signed would be worth nothing.
 //! * A key can be read by its owner only (0600), from the moment it exists.
-//! * A certificate and its key are put in place by renaming: a node that looks just then sees the old or the new file.
+//! * What a command makes is there whole, or the next one takes back what was put and makes it anew (`whole.rs`). Renewed files are
+//!   put in place by renaming: a node that looks just then sees the old or the new file; cut off in between, renew them again.
 //!
 //! Not here: what an identity looks like (`proto::grant`), how a node takes new files (`node/src/keys.rs`).
 

@@ -286,10 +286,9 @@ fn spawn(folder: &Folder, node: &Node) -> Result<(), Failure> {
     }
     let config = folder.config_path(node);
     let arguments = ["--config", &config.to_string_lossy()];
-    let mark =
-        process::start(&folder.jangbud, Life::ItsOwn, &arguments, &folder.node_path(node), &folder.log_path(node))
-            .during(|| format!("starting {}", folder.jangbud.display()))?;
-    mark.write(&folder.pid_path(node)).during(|| folder.pid_path(node).display().to_string())?;
+    let pid = folder.pid_path(node);
+    process::start(&folder.jangbud, Life::ItsOwn(&pid), &arguments, &folder.node_path(node), &folder.log_path(node))
+        .during(|| format!("starting {}", folder.jangbud.display()))?;
     course::done(format!("node {} runs", node.id));
     Ok(())
 }

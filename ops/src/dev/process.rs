@@ -3,10 +3,14 @@
 //! Laws
 //! * Only a process that this folder started is ever signalled: its id, its start time and its command line must all
 //!   agree with the file, because ids are used again. While it ends it has no command line any more, and is ours still.
+//! * None runs that its file doesn't know: it puts its id there itself, before it begins. When whoever started it is killed before it
+//!   has added the start time, id and command line must do.
 //! * A process that has ended and waits to be reaped counts as ended.
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,28 +27,29 @@ pub struct Mark {
 
 /// How long a process is to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// Until it is told to end.
-    ItsOwn,
+pub enum Life<'a> {
+    /// Until it is told to end, found again by this file.
+    ItsOwn(&'a Path),
     /// No longer than the thread that starts it, which must be one that ends with this process: killed by the system then.
     Ours,
 }
 
 /// Starts `program` in a process group of its own (a Ctrl-C at our terminal is not meant for it), with its output appended
 /// to `log`.
-pub fn start(program: &Path, life: Life, arguments: &[&str], directory: &Path, log: &Path) -> io::Result<Mark> {
+pub fn start(program: &Path, life: Life<'_>, arguments: &[&str], directory: &Path, log: &Path) -> io::Result<Mark> {
     let log = File::options().create(true).append(true).open(log)?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.process_group(0);
-    if life == Life::Ours {
+    match life {
         // SAFETY: between fork and exec only a system call is made, which is safe to call there.
-        unsafe {
+        Life::Ours => unsafe {
             command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
             });
-        }
+        },
+        Life::ItsOwn(file) => puts_its_id(&mut command, file)?,
     }
     let child = command.spawn()?;
     let pid = child.id();
@@ -59,7 +64,37 @@ pub fn start(program: &Path, life: Life, arguments: &[&str], directory: &Path, l
     while mark.is_running() && command_line(pid).is_none_or(|line| line.is_empty()) {
         std::thread::yield_now();
     }
+    if let Life::ItsOwn(file) = life {
+        mark.write(file)?;
+    }
     Ok(mark)
+}
+
+/// Makes the new process write its id into a file, as the last thing before it becomes the program.
+fn puts_its_id(command: &mut Command, file: &Path) -> io::Result<()> {
+    let path = CString::new(file.as_os_str().as_bytes())?;
+    // SAFETY: `write_own_id` makes system calls alone, and asks for no memory.
+    unsafe { command.pre_exec(move || write_own_id(&path)) };
+    Ok(())
+}
+
+fn write_own_id(path: &CStr) -> io::Result<()> {
+    let (mut digits, mut left) = ([0; 10], std::process::id());
+    let mut first = digits.len();
+    while left > 0 {
+        first -= 1;
+        digits[first] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    let text = &digits[first..];
+    // SAFETY: the path ends with a zero, and what is written is as long as is said.
+    let written = unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC, 0o644);
+        let written = libc::write(file, text.as_ptr().cast(), text.len());
+        libc::close(file);
+        written
+    };
+    if usize::try_from(written) == Ok(text.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn command_line(pid: u32) -> Option<Vec<u8>> {
@@ -67,18 +102,21 @@ fn command_line(pid: u32) -> Option<Vec<u8>> {
 }
 
 impl Mark {
-    pub fn write(&self, path: &Path) -> io::Result<()> {
+    fn write(&self, path: &Path) -> io::Result<()> {
         whole::replace(path, format!("{} {}\n", self.pid, self.started).as_bytes(), 0o644)
     }
 
     /// The process that `path` speaks of, if it still runs and `argument` stands on its command line.
     pub fn running(path: &Path, argument: &str) -> Option<Mark> {
         let text = fs::read_to_string(path).ok()?;
-        let (pid, started) = text.trim().split_once(' ')?;
-        let mark = Mark { pid: pid.parse().ok()?, started: started.parse().ok()? };
+        let mut numbers = text.split_whitespace();
+        let pid = numbers.next()?.parse().ok()?;
+        let started: Option<u64> = numbers.next().and_then(|started| started.parse().ok());
+        let mark = Mark { pid, started: started.or_else(|| Some(Stat::read(pid)?.started))? };
         let line = command_line(mark.pid)?;
+        let is_named = line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes());
         // One that is ending has lost its command line, and has its ports still.
-        let is_ours = line.is_empty() || line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes());
+        let is_ours = is_named || (line.is_empty() && started.is_some());
         (is_ours && mark.is_running()).then_some(mark)
     }
 
@@ -136,7 +174,8 @@ mod tests {
     use super::*;
 
     fn start_sleep(folder: &Path) -> Mark {
-        start(Path::new("sleep"), Life::ItsOwn, &["1000"], folder, &folder.join("log")).expect("sleep is everywhere")
+        let life = Life::ItsOwn(&folder.join("pid"));
+        start(Path::new("sleep"), life, &["1000"], folder, &folder.join("log")).expect("sleep is everywhere")
     }
 
     fn folder(name: &str) -> std::path::PathBuf {
@@ -149,7 +188,6 @@ mod tests {
     fn a_process_is_found_again_and_counts_as_ended_once_killed() {
         let folder = folder("found");
         let mark = start_sleep(&folder);
-        mark.write(&folder.join("pid")).unwrap();
         assert_eq!(Mark::running(&folder.join("pid"), "1000"), Some(mark));
         mark.kill().unwrap();
         while mark.is_running() {
@@ -166,9 +204,24 @@ mod tests {
         let other = Mark { started: mark.started + 1, ..mark };
         other.kill().unwrap();
         assert!(mark.is_running());
-        mark.write(&folder.join("pid")).unwrap();
         assert_eq!(Mark::running(&folder.join("pid"), "2000"), None, "another command line");
         mark.kill().unwrap();
+        fs::remove_dir_all(folder).unwrap();
+    }
+    /// As after a kill of whoever started it, between that and its knowing more than the process itself.
+    #[test]
+    fn a_process_is_found_again_though_nobody_but_itself_has_put_down_its_id() {
+        let folder = folder("alone");
+        let pid_file = folder.join("pid");
+        let mut command = Command::new("sleep");
+        puts_its_id(command.arg("1000"), &pid_file).unwrap();
+        let mut child = command.spawn().unwrap();
+        assert_eq!(fs::read_to_string(&pid_file).unwrap(), child.id().to_string());
+        assert_eq!(Mark::running(&pid_file, "1000").map(|mark| mark.pid), Some(child.id()));
+        assert_eq!(Mark::running(&pid_file, "2000"), None, "another command line");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(Mark::running(&pid_file, "1000"), None);
         fs::remove_dir_all(folder).unwrap();
     }
 }
