@@ -69,7 +69,7 @@ fn call(cluster: &Cluster, path: &str) -> Request<()> {
 }
 
 /// A gRPC message, with its head.
-fn framed(message: &impl prost::Message) -> Bytes {
+pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
     let mut bytes = vec![0];
     bytes.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
     bytes.extend_from_slice(&message.encode_to_vec());

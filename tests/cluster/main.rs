@@ -16,6 +16,7 @@
 //!     command       the operator's command tells what is true
 //!     newcomer      a newcomer's commands, as they are typed
 //!     interrupted   commands that are broken off end at once, say what is done, and go on when they are typed again
+//!     in_flight     …also while what they asked for is under way, of which they don't know the outcome
 //!     backup        what was backed up comes back with the digest that it had, or is refused by name
 //!     export        what is exported is of one moment, and comes back with the same balances
 //!     recover       when a majority is lost for good, a survivor goes on with all that it has
@@ -37,6 +38,7 @@ mod failover;
 mod growing;
 mod hostile;
 mod idempotency;
+mod in_flight;
 mod inspect;
 mod interrupted;
 mod membership;
