@@ -38,14 +38,13 @@ pub fn plan(before: &Stamp, count: usize, next_event: EventNumber) -> Plan {
 
 fn plan_of(before: &Stamp, count: usize, next_event: EventNumber, per_stripe: usize) -> Plan {
     let mut stripes = before.stripes.clone();
-    let mut oldest: Vec<usize> = (0..stripes.len()).collect();
-    oldest.sort_by_key(|stripe| (stripes[*stripe], *stripe));
+    let oldest = (0..stripes.len()).min_by_key(|stripe| (stripes[*stripe], *stripe));
     // Stripes that are new are written whole, as all of their accounts are new.
     stripes.resize(count.div_ceil(per_stripe), next_event);
-    oldest.truncate(stripes.len().div_ceil(STRIPE_AGE_FLUSHES_MAX));
-    oldest.iter().for_each(|stripe| stripes[*stripe] = next_event);
+    let turn = oldest.map_or(0..0, |oldest| turn_of(oldest, stripes.len()));
+    stripes[turn.clone()].fill(next_event);
 
-    let mut ranges: Vec<Range<usize>> = oldest.into_iter().map(|stripe| of_stripe(stripe, count, per_stripe)).collect();
+    let mut ranges: Vec<Range<usize>> = turn.map(|stripe| of_stripe(stripe, count, per_stripe)).collect();
     let known = before.accounts_count as usize;
     if count > known {
         let first_new_page = known / ACCOUNTS_PER_PAGE * ACCOUNTS_PER_PAGE;
@@ -58,6 +57,14 @@ fn plan_of(before: &Stamp, count: usize, next_event: EventNumber, per_stripe: us
     }
     ranges.sort_by_key(|range| range.start);
     Plan { ranges, stripes }
+}
+
+/// The stripes that are written together with one of `count`, so that there are no more turns than flushes in which each must have had its own.
+/// They lie side by side: what a flush writes here is a small part of the table, and only that part is compacted.
+fn turn_of(stripe: usize, count: usize) -> Range<usize> {
+    let together = count.div_ceil(STRIPE_AGE_FLUSHES_MAX);
+    let first = stripe / together * together;
+    first..(first + together).min(count)
 }
 
 fn of_stripe(stripe: usize, count: usize, per_stripe: usize) -> Range<usize> {

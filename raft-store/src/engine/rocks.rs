@@ -31,8 +31,9 @@ const BLOCK_BYTES: usize = 4 << 10;
 /// Pages of accounts are only ever read one after the other, all of them.
 const ACCOUNTS_BLOCK_BYTES: usize = 64 << 10;
 
-/// Accounts are written again a stripe at a time, and what shares a file with a stripe is written again with it.
-const ACCOUNTS_FILE_BYTES: u64 = 4 << 20;
+/// Accounts are written again a stripe at a time, which is some five of these: what shares a file with an end of the stripe is written
+/// again with it.
+const ACCOUNTS_FILE_BYTES: u64 = 1 << 20;
 
 /// The folder, in the database's, of tables that are not yet part of it.
 const STAGED_DIR: &str = "staged";
