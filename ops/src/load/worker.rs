@@ -30,7 +30,7 @@ impl Worker {
 
     pub async fn work(mut self) -> Tally {
         while let Some(intended) = self.run.next_request() {
-            tokio::time::sleep_until(intended.into()).await;
+            until(intended).await;
             if self.workload.is_read() {
                 self.read(intended).await;
             } else {
@@ -116,6 +116,13 @@ impl Worker {
     }
 }
 
+/// Doesn't sleep until a moment that has come: tokio's clock ticks in milliseconds, which is longer than a payment takes.
+async fn until(at: Instant) {
+    if at > Instant::now() {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}
+
 fn kind(error: &ClientError) -> &'static str {
     match error {
         ClientError::Refused(_) => "malformed",
@@ -124,5 +131,18 @@ fn kind(error: &ClientError) -> &'static str {
         ClientError::OutcomeUnknown { .. } => "outcome_unknown",
         ClientError::NotAllowed { .. } => "not_allowed",
         ClientError::Unintelligible(_) => "unintelligible",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_is_due_waits_for_no_tick_of_the_clock() {
+        assert_eq!(until(Instant::now()).now_or_never(), Some(()));
+        assert_eq!(until(Instant::now() + Duration::from_secs(600)).now_or_never(), None);
     }
 }
