@@ -2,8 +2,10 @@
 //!
 //!     level 0   ■ ■ ■ ■   ->   level 1   ■■■■ …   four of those   ->   level 2 …
 //!
-//! Each level has at most one merge at work. After a flush of n pairs every merge moves on by [`PACE`] x n pairs, twice what would just do: before the next four runs of its level
-//! have come, it is done. So a level has at most seven runs, and a flush is followed by a known amount of work, however long the history.
+//! Each level has at most one merge at work. After a flush of n pairs every merge moves on by n and a quarter more ([`ahead_of`]): before the
+//! next four runs of its level have come, it is done. So a level has at most seven runs, and a flush is followed by a known amount of
+//! work, however long the history. Going faster would only gather that work behind some of the flushes, and the entries that wait for
+//! the next one would wait longer.
 //!
 //! What a merge writes it writes aside, in files that become part of the state when it is done, and the engine never rewrites them.
 //!
@@ -25,8 +27,6 @@ const RUNS_PER_MERGE: usize = 4;
 
 /// Runs of this level stay as they are. 4^7 flushes of 256 k events are 4 billion events: from there on the number of runs grows by one per billion.
 const LEVEL_MAX: u8 = 6;
-
-const PACE: u64 = 2;
 
 /// The least that a step moves, so that merges of small flushes end.
 const STEP_PAIRS_MIN: u64 = 4_096;
@@ -67,7 +67,7 @@ impl Merges {
         }
         let mut index = 0;
         while index < self.active.len() {
-            let budget = (flushed[self.active[index].kind as usize] * PACE).max(STEP_PAIRS_MIN);
+            let budget = ahead_of(flushed[self.active[index].kind as usize]);
             if self.active[index].advance(engine, budget)? {
                 let done = self.active.swap_remove(index);
                 self.finish(engine, catalogue, done)?;
@@ -108,6 +108,11 @@ impl Merges {
         batch.put_sealed(Family::Meta, CATALOGUE, catalogue.encode());
         engine.write(batch)
     }
+}
+
+/// How many pairs a merge moves behind a flush of so many.
+fn ahead_of(flushed: u64) -> u64 {
+    (flushed + flushed / 4).max(STEP_PAIRS_MIN)
 }
 
 /// Lets go of all that lies between these runs, and before them.
@@ -235,5 +240,52 @@ impl Merge {
             self.aside.spill(engine, FILE_BYTES)?;
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineFactory as _;
+    use crate::engine::memory::MemoryEngines;
+    use crate::runs::{Cursor, pair};
+    use crate::vfs::StdVfs;
+
+    /// Large enough that the least a step moves is of no account.
+    const FLUSHED: u64 = 8_000;
+
+    fn flush_and_step(engine: &dyn Engine, catalogue: &mut Catalogue, merges: &mut Merges, first: u64) {
+        let mut batch = Batch::new();
+        let mut writer = RunWriter::new(catalogue.draw_run_id(), RunKind::History, 0, (0, 0), 0);
+        (0..FLUSHED).for_each(|n| writer.push(pair(n, first + n), &mut batch));
+        catalogue.of_mut(RunKind::History).extend(writer.finish(&mut batch));
+        engine.write(batch).unwrap();
+        engine.flush().unwrap();
+        merges.let_go_of_retired(engine, catalogue).unwrap();
+        merges.step(engine, catalogue, [0, FLUSHED, 0]).unwrap();
+    }
+
+    #[test]
+    fn however_many_flushes_there_were_a_level_has_at_most_seven_runs_and_all_pairs_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = MemoryEngines::new(Arc::new(StdVfs)).open(dir.path()).unwrap();
+        let (mut catalogue, mut merges) = (Catalogue::default(), Merges::new(0));
+        let flushes = 150;
+        for flush in 0..flushes {
+            flush_and_step(engine.as_ref(), &mut catalogue, &mut merges, flush * FLUSHED);
+            for level in 0..LEVEL_MAX {
+                let runs = catalogue.of(RunKind::History).iter().filter(|run| run.info.level == level).count();
+                assert!(runs <= 7, "{runs} runs of level {level} after {} flushes", flush + 1);
+            }
+        }
+        assert!(catalogue.of(RunKind::History).iter().any(|run| run.info.level == 3), "64 flushes are one run");
+        let mut values = Vec::new();
+        for run in catalogue.of(RunKind::History) {
+            let mut cursor = Cursor::new(run.info.clone(), pair(77, 0), pair(77, u64::MAX));
+            while let Some(found) = cursor.next(engine.as_ref()).unwrap() {
+                values.push(found.value);
+            }
+        }
+        assert_eq!(values, (0..flushes).map(|flush| flush * FLUSHED + 77).collect::<Vec<_>>());
     }
 }
