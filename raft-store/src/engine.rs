@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// A key and its value.
 pub type Row = (Vec<u8>, Bytes);
 
+/// The same, where it lies.
+pub type RowRef<'a> = (&'a [u8], &'a [u8]);
+
 pub trait Engine: Send + Sync + 'static {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
@@ -32,6 +35,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The row with the smallest key that is not before `key`.
     fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError>;
+
+    /// The rows from `from` up to, not including, `to`, ascending, one by one. What is written meanwhile may be among them or not. For what is
+    /// read once: nothing of it is kept in memory.
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e>;
 
     /// Shows the rows from `from` up to, not including, `to`, in ascending order. An error of the visitor ends the scan.
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
@@ -60,6 +67,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Bytes of memory and disk in use, for the metrics.
     fn usage(&self) -> Usage;
+}
+
+/// Rows on their way out of an engine.
+pub trait Rows {
+    /// The next one; none when there are no more. Reads the disk.
+    fn next(&mut self) -> Result<Option<RowRef<'_>>, StoreError>;
 }
 
 /// Rows that were written aside, as the engine keeps them.

@@ -24,7 +24,7 @@ pub mod merge;
 pub mod sort;
 
 use crate::codec::{self, Put, Take};
-use crate::engine::{Batch, Engine, Row};
+use crate::engine::{Batch, Engine, Row, RowRef, Rows};
 use crate::error::StoreError;
 use crate::schema::{self, Family, RunPart};
 use filter::{Filter, KEYS_PER_PARTITION};
@@ -381,14 +381,14 @@ fn decode_page(first_key: u64, payload: &[u8], pairs: &mut Vec<Pair>) -> Option<
 
 /// Unpacks the page that `row` should be into `pairs`, and tells its first pair. A page that should be there and isn't is damage,
 /// not an end.
-fn read_page(run: u64, row: Option<Row>, pairs: &mut Vec<Pair>) -> Result<Pair, StoreError> {
+fn read_page(run: u64, row: Option<RowRef<'_>>, pairs: &mut Vec<Pair>) -> Result<Pair, StoreError> {
     let Some((key, value)) = row.filter(|(key, _)| schema::is_run_part(key, run, RunPart::Page)) else {
         return Err(StoreError::DamagedState(format!("a page of run {run} is missing")));
     };
     let number = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().expect("keys of runs have 25 bytes"));
     let first = pair(number(9), number(17));
-    let payload = codec::unseal(Family::Runs, &key, &value)?;
-    decode_page(first.key, payload, pairs).ok_or_else(|| codec::corrupt(Family::Runs, &key, "is no page of a run"))?;
+    let payload = codec::unseal(Family::Runs, key, value)?;
+    decode_page(first.key, payload, pairs).ok_or_else(|| codec::corrupt(Family::Runs, key, "is no page of a run"))?;
     Ok(first)
 }
 
@@ -396,16 +396,16 @@ fn page_key(run: u64, first: Pair) -> [u8; schema::RUN_KEY_BYTES] {
     schema::run_key(run, RunPart::Page, first.key, first.value)
 }
 
-/// The row behind the page that begins with `first`.
-fn row_behind(engine: &dyn Engine, run: u64, first: Pair) -> Result<Option<Row>, StoreError> {
+/// The first key that can lie behind the page that begins with `first`.
+fn behind_page(run: u64, first: Pair) -> Vec<u8> {
     let mut behind = page_key(run, first).to_vec();
     behind.push(0);
-    engine.at_or_after(Family::Runs, &behind)
+    behind
 }
 
 // --- read
 
-/// A whole run, page by page, ascending.
+/// A whole run, page by page, ascending; with a rest in between, if need be.
 pub struct Pages {
     info: RunInfo,
     /// The first pair of the page that was read last.
@@ -418,18 +418,23 @@ impl Pages {
         Pages { info, read: None, at_end: false }
     }
 
-    /// Unpacks the next page in place of what `pairs` held; leaves it empty when there is none. Reads the disk.
-    pub fn next(&mut self, engine: &dyn Engine, pairs: &mut Vec<Pair>) -> Result<(), StoreError> {
-        pairs.clear();
-        if self.at_end {
-            return Ok(());
-        }
-        let row = match self.read {
-            None => engine.at_or_after(Family::Runs, &page_key(self.info.id, self.info.first))?,
-            Some(first) => row_behind(engine, self.info.id, first)?,
+    /// The rows of the pages that come next. Whoever holds them keeps what they lie in from being deleted.
+    pub fn rows<'e>(&self, engine: &'e dyn Engine) -> Box<dyn Rows + 'e> {
+        let from = match self.read {
+            None => page_key(self.info.id, self.info.first).to_vec(),
+            Some(first) => behind_page(self.info.id, first),
         };
-        self.read = Some(read_page(self.info.id, row, pairs)?);
-        self.at_end = pairs.last() >= Some(&self.info.last);
+        engine.rows(Family::Runs, &from, &schema::run_key(self.info.id, RunPart::Filter, 0, 0))
+    }
+
+    /// Unpacks the next page, which is the next of [`Pages::rows`], in place of what `pairs` held; leaves it empty when there is none.
+    /// Reads the disk.
+    pub fn next(&mut self, rows: &mut dyn Rows, pairs: &mut Vec<Pair>) -> Result<(), StoreError> {
+        pairs.clear();
+        if !self.at_end {
+            self.read = Some(read_page(self.info.id, rows.next()?, pairs)?);
+            self.at_end = pairs.last() >= Some(&self.info.last);
+        }
         Ok(())
     }
 }
@@ -483,7 +488,7 @@ impl Cursor {
                         self.state = CursorState::End
                     }
                     None => {
-                        let row = row_behind(engine, self.info.id, page_first)?;
+                        let row = engine.at_or_after(Family::Runs, &behind_page(self.info.id, page_first))?;
                         self.enter(row, |_| 0)?;
                     }
                 },
@@ -533,6 +538,7 @@ impl Cursor {
 
     /// Unpacks a page and stands where `place` says.
     fn enter(&mut self, row: Option<Row>, place: impl FnOnce(&[Pair]) -> usize) -> Result<(), StoreError> {
+        let row = row.as_ref().map(|(key, value)| (key.as_slice(), value.as_ref()));
         let page_first = read_page(self.info.id, row, &mut self.page)?;
         self.state = CursorState::Within { page_first, next: place(&self.page) };
         Ok(())

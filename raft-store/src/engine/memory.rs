@@ -5,7 +5,7 @@
 //!
 //! Not here: speed. A flush moves rows from one tree to another, which is right for the thousands of rows of a simulation.
 
-use super::{Batch, Change, Engine, EngineFactory, Row, Staged, Usage, Visit};
+use super::{Batch, Change, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage, Visit};
 use crate::error::StoreError;
 use crate::schema::Family;
 use crate::vfs::{Vfs, create_dir_durable, read_file, replace_file};
@@ -20,14 +20,14 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The one file of a checkpoint.
 const IMAGE_FILE: &str = "state.image";
 
-type Rows = BTreeMap<(Family, Vec<u8>), Bytes>;
+type Image = BTreeMap<(Family, Vec<u8>), Bytes>;
 /// `None`: deleted since the last flush.
 type Overlay = BTreeMap<(Family, Vec<u8>), Option<Bytes>>;
 
 /// Keeps the durable image of every folder, over any number of crashes of the nodes that use it.
 pub struct MemoryEngines {
     vfs: Arc<dyn Vfs>,
-    images: Arc<Mutex<BTreeMap<PathBuf, Arc<RwLock<Rows>>>>>,
+    images: Arc<Mutex<BTreeMap<PathBuf, Arc<RwLock<Image>>>>>,
 }
 
 impl MemoryEngines {
@@ -40,7 +40,7 @@ impl MemoryEngines {
         MemoryEngines { vfs, images: self.images.clone() }
     }
 
-    fn images(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<RwLock<Rows>>>> {
+    fn images(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<RwLock<Image>>>> {
         self.images.lock().expect("no holder of this lock panics: it only moves pointers")
     }
 }
@@ -81,7 +81,7 @@ pub struct MemoryEngine {
 }
 
 struct Images {
-    durable: Arc<RwLock<Rows>>,
+    durable: Arc<RwLock<Image>>,
     overlay: Overlay,
 }
 
@@ -157,6 +157,26 @@ impl Images {
     }
 }
 
+struct MemoryRows<'e> {
+    engine: &'e MemoryEngine,
+    family: Family,
+    next: Vec<u8>,
+    to: Vec<u8>,
+    row: Option<Row>,
+}
+
+impl Rows for MemoryRows<'_> {
+    fn next(&mut self) -> Result<Option<RowRef<'_>>, StoreError> {
+        let row = self.engine.at_or_after(self.family, &self.next)?.filter(|(key, _)| *key < self.to);
+        if let Some((key, _)) = &row {
+            self.next.clone_from(key);
+            self.next.push(0);
+        }
+        self.row = row;
+        Ok(self.row.as_ref().map(|(key, value)| (key.as_slice(), value.as_ref())))
+    }
+}
+
 impl Engine for MemoryEngine {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(self.images.read().expect(POISONED).get(&(family, key.to_vec())))
@@ -170,15 +190,14 @@ impl Engine for MemoryEngine {
         Ok(self.images.read().expect(POISONED).nearest(family, key, true))
     }
 
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e> {
+        Box::new(MemoryRows { engine: self, family, next: from.to_vec(), to: to.to_vec(), row: None })
+    }
+
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let mut key = from.to_vec();
-        while let Some((found, value)) = self.at_or_after(family, &key)? {
-            if found.as_slice() >= to {
-                break;
-            }
-            visit(&found, &value)?;
-            key = found;
-            key.push(0);
+        let mut rows = self.rows(family, from, to);
+        while let Some((key, value)) = rows.next()? {
+            visit(key, value)?;
         }
         Ok(())
     }
@@ -251,7 +270,7 @@ impl Engine for MemoryEngine {
 }
 
 /// family u8, key length u32, value length u32, key, value; at the end the xxh3-64 of all.
-fn encode_image(rows: &Rows) -> Vec<u8> {
+fn encode_image(rows: &Image) -> Vec<u8> {
     let mut out = Vec::new();
     for ((family, key), value) in rows {
         out.push(*family as u8);
@@ -266,21 +285,21 @@ fn encode_image(rows: &Rows) -> Vec<u8> {
 }
 
 /// The image that a checkpoint left in `dir`; no rows where there is none.
-fn read_image(vfs: &dyn Vfs, dir: &Path) -> Result<Rows, StoreError> {
+fn read_image(vfs: &dyn Vfs, dir: &Path) -> Result<Image, StoreError> {
     let path = dir.join(IMAGE_FILE);
     if !vfs.exists(&path) {
-        return Ok(Rows::new());
+        return Ok(Image::new());
     }
     let bytes = read_file(vfs, &path).map_err(|error| StoreError::io("reading", &path, error))?;
     decode_image(&bytes).ok_or_else(|| StoreError::damaged(&path, 0, "the image doesn't match its checksum"))
 }
 
-fn decode_image(bytes: &[u8]) -> Option<Rows> {
+fn decode_image(bytes: &[u8]) -> Option<Image> {
     let (covered, checksum) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
     if xxh3_64(covered).to_le_bytes() != checksum {
         return None;
     }
-    let mut rows = Rows::new();
+    let mut rows = Image::new();
     let mut take = crate::codec::Take::new(covered);
     while !take.is_empty() {
         let family = Family::from_u8(take.u8()?)?;

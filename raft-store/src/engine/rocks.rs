@@ -5,7 +5,7 @@
 //!
 //! Not here: what is written (`flush.rs`), and when.
 
-use super::{Batch, Change, Engine, EngineFactory, Row, Staged, Usage, Visit};
+use super::{Batch, Change, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage, Visit};
 use crate::error::{REPLACE_ADVICE, StoreError};
 use crate::schema::Family;
 use bytes::Bytes;
@@ -201,12 +201,41 @@ impl RocksEngine {
         failed(doing, &self.dir, error)
     }
 
+    fn rows_between(&self, family: Family, from: &[u8], to: &[u8], mut options: ReadOptions) -> RocksRows<'_> {
+        options.set_iterate_upper_bound(to.to_vec());
+        options.fill_cache(false);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
+        iterator.seek(from);
+        RocksRows { engine: self, iterator, shown: false }
+    }
+
     /// The row under the iterator, if it stands on one.
     fn row(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Row>, StoreError> {
         match iterator.item() {
             Some((key, value)) => Ok(Some((key.to_vec(), Bytes::copy_from_slice(value)))),
             None => iterator.status().map(|()| None).map_err(|error| self.failed("reading", error)),
         }
+    }
+}
+
+struct RocksRows<'e> {
+    engine: &'e RocksEngine,
+    iterator: DBRawIterator<'e>,
+    /// The row under the iterator has been handed out.
+    shown: bool,
+}
+
+impl Rows for RocksRows<'_> {
+    fn next(&mut self) -> Result<Option<RowRef<'_>>, StoreError> {
+        if std::mem::replace(&mut self.shown, true) {
+            self.iterator.next();
+        }
+        if self.iterator.valid() {
+            return Ok(self.iterator.item());
+        }
+        // An end that is one stays one: asking again must not move an iterator that stands nowhere.
+        self.shown = false;
+        self.iterator.status().map(|()| None).map_err(|error| self.engine.failed("reading", error))
     }
 }
 
@@ -233,18 +262,18 @@ impl Engine for RocksEngine {
         self.row(&iterator)
     }
 
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e> {
+        Box::new(self.rows_between(family, from, to, ReadOptions::default()))
+    }
+
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to.to_vec());
-        options.fill_cache(false);
         options.set_readahead_size(SCAN_AHEAD_BYTES);
-        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
-        iterator.seek(from);
-        while let Some((key, value)) = iterator.item() {
+        let mut rows = self.rows_between(family, from, to, options);
+        while let Some((key, value)) = rows.next()? {
             visit(key, value)?;
-            iterator.next();
         }
-        iterator.status().map_err(|error| self.failed("reading", error))
+        Ok(())
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@
 //! Not here: when a step is taken (`flush.rs`).
 
 use super::{Catalogue, Pages, Pair, Run, RunInfo, RunKind, RunRows, RunWriter};
-use crate::engine::{Batch, Engine, Staged};
+use crate::engine::{Batch, Engine, Rows, Staged};
 use crate::error::StoreError;
 use crate::schema::{self, CATALOGUE, Family, RunPart};
 use std::sync::{Arc, Weak};
@@ -195,10 +195,10 @@ impl Head {
     }
 
     /// Reads on if nothing is at hand.
-    fn fill(&mut self, engine: &dyn Engine) -> Result<(), StoreError> {
+    fn fill(&mut self, rows: &mut dyn Rows) -> Result<(), StoreError> {
         if self.moved == self.page.len() {
             self.moved = 0;
-            self.pages.next(engine, &mut self.page)?;
+            self.pages.next(rows, &mut self.page)?;
         }
         Ok(())
     }
@@ -224,9 +224,10 @@ impl Merge {
 
     /// Moves `budget` pairs, and up to a page of each run more; `true` when none is left.
     fn advance(&mut self, engine: &dyn Engine, budget: u64) -> Result<bool, StoreError> {
+        let mut rows: Vec<Box<dyn Rows>> = self.heads.iter().map(|head| head.pages.rows(engine)).collect();
         let mut moved = 0;
         while moved < budget {
-            self.heads.iter_mut().try_for_each(|head| head.fill(engine))?;
+            self.heads.iter_mut().zip(&mut rows).try_for_each(|(head, rows)| head.fill(rows.as_mut()))?;
             // Up to the least of the last pairs at hand, all pairs are at hand.
             let Some(border) = self.heads.iter().filter_map(|head| head.page.last()).min().copied() else {
                 return Ok(true);

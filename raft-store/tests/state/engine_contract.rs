@@ -172,3 +172,21 @@ fn an_error_of_the_visitor_ends_a_scan() {
         assert_eq!(seen, 1);
     });
 }
+
+#[test]
+fn rows_come_one_by_one_within_their_bounds_and_an_end_stays_an_end() {
+    on_each(|engines, dir| {
+        let engine = engines.open(dir).unwrap();
+        for key in [b"a", b"b", b"c", b"d"] {
+            put(&*engine, Family::Rows, key, key);
+        }
+        put(&*engine, Family::Meta, b"c", b"another family's");
+        engine.flush().unwrap();
+        let mut rows = engine.rows(Family::Rows, b"b", b"d");
+        assert_eq!(rows.next().unwrap(), Some((&b"b"[..], &b"b"[..])));
+        assert_eq!(rows.next().unwrap(), Some((&b"c"[..], &b"c"[..])));
+        assert_eq!(rows.next().unwrap(), None);
+        assert_eq!(rows.next().unwrap(), None);
+        assert_eq!(engine.rows(Family::Rows, b"e", b"f").next().unwrap(), None);
+    });
+}

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use jangbu_raft_store::blocking::Lane;
 use jangbu_raft_store::engine::memory::MemoryEngines;
-use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, Staged, Usage, Visit};
+use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage, Visit};
 use jangbu_raft_store::schema::Family;
 use jangbu_raft_store::testing::Stepped;
 use jangbu_raft_store::vfs::StdVfs;
@@ -47,6 +47,18 @@ impl CountingEngine {
     }
 }
 
+struct CountingRows<'e> {
+    inner: Box<dyn Rows + 'e>,
+    engine: &'e CountingEngine,
+}
+
+impl Rows for CountingRows<'_> {
+    fn next(&mut self) -> Result<Option<RowRef<'_>>, StoreError> {
+        self.engine.count();
+        self.inner.next()
+    }
+}
+
 impl Engine for CountingEngine {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.count();
@@ -59,6 +71,9 @@ impl Engine for CountingEngine {
     fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError> {
         self.count();
         self.inner.at_or_after(family, key)
+    }
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e> {
+        Box::new(CountingRows { inner: self.inner.rows(family, from, to), engine: self })
     }
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let mut counted = |key: &[u8], value: &[u8]| {
