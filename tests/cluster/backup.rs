@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::access::{knows_tokens, metrics};
 use crate::command::{CONFLICT, DENIED, GENERAL, UNAVAILABLE, UNHEALTHY, USAGE, WELL, exits};
+use crate::interrupted::{INTERRUPTED, interrupted};
 
 /// A cluster, and a place for its backups beside it.
 struct Bank {
@@ -438,12 +439,12 @@ async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_say
     assert_eq!(storage.objects_count(), 0, "nothing was put");
 
     // Killed half-way, and again: what is there already isn't sent again, whatever happens to the rest on its way.
-    storage.silent_from(Some(3));
+    storage.silent_at(Some(("PUT", 3)));
     let log = bank.place.with_file_name("s3.log");
     let half = Process::start_in(&environment, None, &jangbu(), &run, &log);
     until("some objects are there", async || (storage.objects_count() == 3).then_some(())).await;
     half.kill();
-    storage.silent_from(None);
+    storage.silent_at(None);
     storage.order([Misfortune::CutOff, Misfortune::Busy, Misfortune::Halved, Misfortune::CutOff]);
     let (full, _) = ask(WELL, &[], &run);
     let number = |name: &str| full[name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a number");
@@ -462,8 +463,17 @@ async fn a_bucket_that_hiccups_breaks_off_or_refuses_holds_a_whole_backup_or_say
     payer.progresses(50, "between two backups").await;
     payer.stop().await;
     ask(WELL, &[], &run);
-    let before = storage.objects_count();
-    let (pruned, _) = ask(WELL, &[], &["backup", "prune", place, "--keep", "1", "-o", "json"]);
+    // Interrupted while the first removal is under way, and again.
+    let (before, prune) = (storage.objects_count(), ["backup", "prune", place, "--keep", "1", "-o", "json"]);
+    let unanswered = storage.unanswered_count();
+    storage.silent_at(Some(("DELETE", 0)));
+    let half = Process::start_in(&environment, None, &jangbu(), &prune, &log);
+    until("a removal is asked for", async || (storage.unanswered_count() > unanswered).then_some(())).await;
+    let ended = interrupted(half, Signal::Interrupt).await;
+    assert_eq!(ended.status.code(), Some(INTERRUPTED), "{}", ended.words);
+    ended.assert_gave_up_saying(&["interrupted; 0 of ", " objects are removed, and perhaps one more", "type it again"]);
+    storage.silent_at(None);
+    let (pruned, _) = ask(WELL, &[], &prune);
     assert_eq!(pruned["fulls_removed"], 1, "{pruned}");
     assert!(storage.objects_count() < before);
     let (verified, _) = ask(WELL, &[], &["backup", "verify", place, "-o", "json"]);

@@ -33,8 +33,9 @@ pub enum Misfortune {
 struct Shelf {
     objects: BTreeMap<String, Vec<u8>>,
     misfortunes: VecDeque<Misfortune>,
-    /// With so many objects there, a put is never answered and stores nothing.
-    silent_from: Option<usize>,
+    /// With so many objects there, a request with this method is never answered and does nothing.
+    silent_at: Option<(&'static str, usize)>,
+    unanswered: usize,
 }
 
 impl Shelf {
@@ -98,9 +99,13 @@ impl Storage {
         self.shelf.lock().expect("nothing panics under it").misfortunes.len()
     }
 
-    /// Puts go unanswered while so many objects are there; `None`: all are answered again.
-    pub fn silent_from(&self, objects: Option<usize>) {
-        self.shelf.lock().expect("nothing panics under it").silent_from = objects;
+    /// Requests with this method go unanswered while so many objects are there; `None`: all are answered again.
+    pub fn silent_at(&self, requests: Option<(&'static str, usize)>) {
+        self.shelf.lock().expect("nothing panics under it").silent_at = requests;
+    }
+
+    pub fn unanswered_count(&self) -> usize {
+        self.shelf.lock().expect("nothing panics under it").unanswered
     }
 
     pub fn objects_count(&self) -> usize {
@@ -163,8 +168,10 @@ async fn read(stream: &mut BufReader<TcpStream>, shelf: &Mutex<Shelf>) -> io::Re
 }
 
 fn is_left_waiting(request: &Request, shelf: &Mutex<Shelf>) -> bool {
-    let shelf = shelf.lock().expect("nothing panics under it");
-    request.method == "PUT" && shelf.silent_from.is_some_and(|from| shelf.objects.len() >= from)
+    let mut shelf = shelf.lock().expect("nothing panics under it");
+    let is_left = shelf.silent_at.is_some_and(|(method, from)| request.method == method && shelf.objects.len() >= from);
+    shelf.unanswered += usize::from(is_left);
+    is_left
 }
 
 /// Status and body; `None`: the connection breaks.

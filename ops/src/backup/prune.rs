@@ -131,10 +131,11 @@ impl Plan {
         let count = names().count();
         let bar = progress::bar("removing", count as u64);
         for name in names() {
+            course::so_far(format!("{} of {count} objects are removed, and perhaps one more", bar.position()));
             vault.remove(name).await?;
             bar.inc(1);
-            course::so_far(format!("{} of {count} objects are removed, and perhaps one more", bar.position()));
         }
+        course::so_far(format!("{count} of {count} objects are removed"));
         bar.finish_and_clear();
         let left = Archive::read(vault).await?;
         all_there(vault, &left.fulls, &vault.list("files").await?).map(drop)
