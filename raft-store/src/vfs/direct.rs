@@ -26,8 +26,9 @@ use rustix::fs::OFlags;
 /// What file systems and devices ask direct writes to be multiples of, in memory and in the file: 512 bytes, or a page.
 const PAGE_BYTES: usize = 4 << 10;
 
-/// A smaller write waits longer for the device than its copy takes.
-pub(super) const WRITE_BYTES_MIN: usize = 128 << 10;
+/// A direct write waits for the device, and the sync behind it waits once more for the ends that went through the page cache. Below this
+/// that is longer than its copy takes; the largest entry lies above.
+pub(super) const WRITE_BYTES_MIN: usize = 768 << 10;
 
 /// A direct write takes an aligned piece of memory, which records are not: they are copied into this one, which stays in a near cache.
 const PIECE_BYTES: usize = 512 << 10;
