@@ -61,7 +61,7 @@ fn each_status_has_a_script_that_shows_it() {
 }
 
 fn scripts() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let directory = Path::new("tests/scripts");
     let entries = std::fs::read_dir(directory).expect("the scripts are beside this file");
     let paths: BTreeSet<PathBuf> = entries.map(|entry| entry.expect("an entry can be read").path()).collect();
     paths.into_iter().collect()

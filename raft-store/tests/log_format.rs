@@ -26,7 +26,7 @@ const GROUP: u32 = 3;
 const DIR: &str = "/log";
 
 fn fixture() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1")
+    PathBuf::from("tests/fixtures/log-v1")
 }
 
 fn command(term: u64, index: u64, bytes: usize) -> Entry {

@@ -6,7 +6,7 @@ use jangbu_node::{NodeConfig, health::PROOF_LIMIT};
 use yaml_rust2::{Yaml, YamlLoader};
 
 fn deployed(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/deploy").join(path);
+    let path = Path::new("../ops/deploy").join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

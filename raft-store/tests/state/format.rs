@@ -12,7 +12,7 @@ const SECOND: u64 = 1_000_000_000;
 const DIGEST: &str = "c1c2a8be43f443a965b0ced8ae999141";
 
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1")
+    PathBuf::from("tests/fixtures/format-1")
 }
 
 fn write_fixture() {
