@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The same work on this ledger, PostgreSQL and etcd, three replicas each, in one run on this machine.
 #
-#   ops/bench.sh                          every row, three rounds: about 25 minutes
+#   ops/bench.sh                          every row, three rounds: about 40 minutes
 #   ops/bench.sh --rounds 1 --seconds 1   a first look: 6 minutes
 #   ops/bench.sh --help                   which rows, which systems, a chart, JSON
 #

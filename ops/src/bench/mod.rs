@@ -48,7 +48,7 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  jangbu bench                                     every row on every system, three rounds: 25 minutes
+  jangbu bench                                     every row on every system, three rounds: 40 minutes
   jangbu bench --systems jangbu --rounds 1         this cluster alone
   jangbu bench --rows callers --seconds 2          rows whose name contains a word
   jangbu bench --chart bench.svg --json bench.json a chart, and everything for programs

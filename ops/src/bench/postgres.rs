@@ -22,6 +22,7 @@ use super::jangbu::one_found;
 use super::process::{self, Process, User};
 use super::row::{Freshness, Mix, Payment, Request, Row, Work};
 use super::system::{Caller, System};
+use crate::dev;
 use crate::dev::folder::free_ports;
 use crate::error::{During as _, Failure};
 
@@ -161,8 +162,8 @@ impl Postgres {
                 Err(error) => error,
             };
             if began.elapsed() > START_TIMEOUT {
-                return Err(Failure::general(format!("PostgreSQL does not serve: {error}"))
-                    .advise(format!("read {}", self.folder.join(format!("replica-{replica}.log")).display())));
+                let said = dev::last_words(&self.folder.join(format!("replica-{replica}.log")));
+                return Err(Failure::general(format!("PostgreSQL does not serve: {error}; {said}")));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

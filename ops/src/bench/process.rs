@@ -84,13 +84,18 @@ impl Process {
         Ok(())
     }
 
-    /// SIGKILL for it and all that it started: as a machine that loses its power.
+    /// SIGKILL for it and all that it started: as a machine that loses its power. None of them is left when this returns, or the next
+    /// one might find the memory that they shared in use, and end.
     pub async fn kill_tree(self, patience: Duration) -> Result<(), Failure> {
         let descendants: Vec<u32> = super::usage::tree(self.pid()).into_iter().skip(1).collect();
         self.end(libc::SIGKILL, patience).await?;
-        for pid in descendants {
+        for pid in &descendants {
             // SAFETY: as below; they were its children a moment ago, and end by themselves soon after it otherwise.
-            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+            unsafe { libc::kill(*pid as libc::pid_t, libc::SIGKILL) };
+        }
+        let began = Instant::now();
+        while descendants.iter().any(|pid| has_memory(*pid)) && began.elapsed() < patience {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(())
     }
@@ -114,9 +119,31 @@ impl Process {
     }
 }
 
+/// A process that is there, and has not given its memory back: one that nobody has waited for yet has.
+fn has_memory(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    // The state stands behind the name, which may hold anything.
+    stat.is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_process_that_is_killed_with_all_that_it_started_nothing_is_left() {
+        let folder = std::env::temp_dir();
+        let log = folder.join(format!("jangbu-bench-tree-{}", std::process::id()));
+        let process = Process::start(Path::new("sh"), &["-c", "sleep 1000 & sleep 1000"], &folder, &log, None).unwrap();
+        let started = || super::super::usage::tree(process.pid());
+        while started().iter().filter(|pid| has_memory(**pid)).count() < 3 {
+            tokio::time::sleep(LOOK).await;
+        }
+        let all = started();
+        process.kill_tree(Duration::from_secs(10)).await.unwrap();
+        assert!(!all.into_iter().any(has_memory));
+        fs::remove_file(log).unwrap();
+    }
 
     #[tokio::test]
     async fn a_process_ends_when_it_is_told_to() {
