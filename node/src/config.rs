@@ -363,9 +363,11 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// Bytes of log after which a snapshot is taken and the log behind it purged. 4 KiB to 1 TiB.
+    /// Bytes of log after which a snapshot is taken and the log behind it purged. A restart reads the log: more makes it slower. 4 KiB to 1 TiB.
     pub snapshot_after_log_bytes: u64,
-    /// Entries kept behind a snapshot, so that a replica which was away for a moment needs no snapshot. 0 to 10,000,000.
+    /// Bytes of log kept behind a snapshot, so that a replica which was away for a moment needs no snapshot. 0 to 1 TiB.
+    pub log_bytes_kept: u64,
+    /// As many entries at most are kept behind a snapshot. 0 to 10,000,000.
     pub log_entries_kept: u64,
     /// Milliseconds between comparisons of the replicas' digests. 100 to 3,600,000.
     pub digest_interval_ms: u64,
@@ -380,8 +382,9 @@ pub struct Storage {
 impl Default for Storage {
     fn default() -> Self {
         Self {
-            snapshot_after_log_bytes: 1 << 30,
-            log_entries_kept: 1_000,
+            snapshot_after_log_bytes: 128 << 20,
+            log_bytes_kept: 64 << 20,
+            log_entries_kept: 1_000_000,
             digest_interval_ms: 5_000,
             flush_events: None,
             log_segment_bytes: None,
@@ -517,6 +520,7 @@ impl NodeConfig {
         let (version, version_max) = (u64::from(limits.cluster_version_max), u64::from(VERSION_MAX));
         within("limits.cluster_version_max", version, 1, version_max)?;
         within("storage.snapshot_after_log_bytes", storage.snapshot_after_log_bytes, 4 << 10, 1 << 40)?;
+        within("storage.log_bytes_kept", storage.log_bytes_kept, 0, 1 << 40)?;
         within("storage.log_entries_kept", storage.log_entries_kept, 0, 10_000_000)?;
         within("storage.digest_interval_ms", storage.digest_interval_ms, 100, 3_600_000)?;
         if let Some(events) = storage.flush_events {

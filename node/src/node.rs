@@ -334,7 +334,7 @@ impl Rooms {
         let peers = Arc::new(peers);
 
         let Store { log, state, reader: state_reader, log_stats, incoming, fatal, .. } = store;
-        let raft_config = Arc::new(raft_config(&config, &timings)?);
+        let raft_config = Arc::new(raft_config(&timings)?);
         let network = Network { peers: peers.clone(), log: log_stats.clone() };
         let raft = Raft::build(config.node_id, raft_config, network, log.clone(), state).await;
         let raft = raft.map_err(|fatal| NodeError::RaftStopped(fatal.to_string()))?;
@@ -392,6 +392,8 @@ impl Rooms {
             log: log_stats,
             applied: applied.clone(),
             after_log_bytes: config.storage.snapshot_after_log_bytes,
+            log_entries_kept: config.storage.log_entries_kept,
+            log_bytes_kept: config.storage.log_bytes_kept,
             refused: peers.common.snapshot_refused.clone(),
             sendings: peers.common.snapshots_sent.clone(),
         });
@@ -673,7 +675,7 @@ async fn tell_health(reporter: &HealthReporter, health: &Health) {
     reporter.set_service_status("cluster.v1.Operator", ServingStatus::Serving).await;
 }
 
-fn raft_config(config: &NodeConfig, timings: &Timings) -> Result<Config, NodeError> {
+fn raft_config(timings: &Timings) -> Result<Config, NodeError> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let raft = Config {
         cluster_name: "jangbu".into(),
@@ -685,10 +687,9 @@ fn raft_config(config: &NodeConfig, timings: &Timings) -> Result<Config, NodeErr
         max_payload_entries: APPEND_ENTRIES_MAX,
         max_append_entries: Some(WRITE_ENTRIES_MAX),
         replication_lag_threshold: LAG_FOR_SNAPSHOT,
-        // Snapshots are taken by bytes (`snapshots.rs`).
+        // Snapshots are taken by bytes, and the log behind them is purged by bytes (`snapshots.rs`).
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.storage.log_entries_kept,
-        purge_batch_size: 1,
+        max_in_snapshot_log_to_keep: u64::MAX,
         // A node that was cut off must not disturb a healthy leader when it comes back.
         enable_pre_vote: Some(true),
         // A restarted leader asks first: its state may be behind what it had acknowledged.

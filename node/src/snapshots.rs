@@ -1,7 +1,8 @@
 //! When a snapshot is taken: after so many bytes of log, when an operator asks, or when a peer refused the one there is.
 //!
-//! openraft counts entries; an entry may hold one transfer or eight thousand, so bytes are counted here. Behind a
-//! snapshot, openraft purges the log by itself and keeps `log_entries_kept`.
+//! openraft counts entries; an entry may hold one transfer or eight thousand, so bytes are counted here: those that bring the
+//! next snapshot, and those that stay in the log behind it for peers that were away for a moment. What is not purged is
+//! what a restart reads.
 //!
 //! A peer that was sent a snapshot needs the log behind it. If the next snapshot purged that log, the peer would be sent the
 //! next one, and under load so on for ever; so the node waits for it, up to [`PATIENCE`] times as many bytes.
@@ -15,7 +16,8 @@ use std::{
 
 use futures_util::FutureExt;
 use jangbu_proto::reason;
-use jangbu_raft_store::{LogStats, Raft};
+use jangbu_raft_store::{LogStats, Raft, TypeConfig};
+use openraft::errors::Fatal;
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
@@ -26,8 +28,8 @@ use crate::{applied::AppliedIndex, error::CallError};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How much longer than usual the log may grow while a peer needs it.
-const PATIENCE: u64 = 8;
+/// How many times longer than usual the log may grow while a peer needs it.
+const PATIENCE: u64 = 64;
 
 /// A peer that has installed its snapshot has taken up the log behind it within this time, or won't soon.
 const TAKES_UP_WITHIN: Duration = Duration::from_secs(10);
@@ -40,6 +42,9 @@ pub struct Snapshots {
     pub log: LogStats,
     pub applied: AppliedIndex,
     pub after_log_bytes: u64,
+    /// What stays in the log behind a snapshot: the less of the two.
+    pub log_entries_kept: u64,
+    pub log_bytes_kept: u64,
     /// A peer was sent the newest and will not have it.
     pub refused: Arc<Notify>,
     pub sendings: Arc<Sendings>,
@@ -90,10 +95,16 @@ impl Snapshots {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was on disk after the last snapshot; entries that are kept behind it don't count twice.
         let mut base = 0;
+        let mut built = self.raft.watch_snapshot_progress();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                snapshot = built.next() => match snapshot {
+                    Ok(Some(last)) if self.purge_behind(last.index).await.is_ok() => continue,
+                    Ok(None) => continue,
+                    _ => return,
+                },
                 _ = ticks.tick() => {}
             }
             // Looked at once a tick, so that a peer that refuses whatever it is sent doesn't keep the disk busy.
@@ -113,6 +124,14 @@ impl Snapshots {
                     return;
                 }
             }
+        }
+    }
+
+    /// openraft does it at once, or when no peer is being sent what is to go. Fails once openraft has ended.
+    async fn purge_behind(&self, snapshot_index: u64) -> Result<(), Fatal<TypeConfig>> {
+        match self.log.last_to_purge(snapshot_index, self.log_entries_kept, self.log_bytes_kept) {
+            Some(upto) => self.raft.trigger().purge_log(upto).await,
+            None => Ok(()),
         }
     }
 

@@ -67,13 +67,13 @@ pub struct LogConfig {
     /// How many bytes of entries go into one message to a follower; at least one entry goes.
     pub append_bytes_max: u64,
     /// How many purged segments are kept for reuse: a sync of old blocks needs no journal commit of the file system. As many
-    /// as a snapshot lets go at once, so that no new ones are needed.
+    /// as a snapshot lets go at once and more, so that no new ones are needed.
     pub spares_max: usize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, append_bytes_max: 4 << 20, spares_max: 16 }
+        Self { segment_bytes: 64 << 20, cache_bytes: 32 << 20, append_bytes_max: 4 << 20, spares_max: 4 }
     }
 }
 
@@ -317,6 +317,11 @@ impl LogStats {
         let state = self.0.state();
         let end = state.queue.end();
         end - state.index.first_position().unwrap_or(end)
+    }
+
+    /// The last entry to purge so that of those up to `last` at most `entries_kept` stay, in at most `bytes_kept`; none if none has to go.
+    pub fn last_to_purge(&self, last: u64, entries_kept: u64, bytes_kept: u64) -> Option<u64> {
+        self.0.state().index.last_to_purge(last, entries_kept, bytes_kept)
     }
 
     /// Bytes that wait for a sync.

@@ -35,6 +35,23 @@ async fn a_node_away_until_the_log_is_purged_comes_back_by_snapshot() {
     assert_eq!(report.totals[0].credits_posted, "2000");
 }
 
+/// A thousand of the largest entries are a gigabyte, which a restart would read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_in_the_log_behind_a_snapshot_is_bounded_by_bytes() {
+    let cluster = Cluster::adjusted(1, |config| config.storage.log_bytes_kept = 30_000).await;
+    cluster.open_accounts().await;
+    for round in 0..20_u128 {
+        // 12,800 bytes, and a little about them.
+        let transfers = (0..100).map(|n| payment(1 + round * 100 + n, 1)).collect();
+        cluster.ledger(1).await.create_transfers(CreateTransfersRequest { transfers }).await.unwrap();
+    }
+    assert!(cluster.metric(1, "jangbu_log_unpurged_bytes").await > 256_000);
+    cluster.operator(1).await.take_snapshot(TakeSnapshotRequest {}).await.unwrap();
+    cluster.until(1, "its log is purged", |status| status.purged_index > 0).await;
+    let kept = cluster.metric(1, "jangbu_log_unpurged_bytes").await;
+    assert!((12_800..=30_000).contains(&kept), "two such entries stay, not {kept} bytes");
+}
+
 /// A backup that began while the node took one by itself waited for ten minutes, in vain.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_that_is_asked_for_while_one_of_a_moment_before_is_made_is_made_too() {

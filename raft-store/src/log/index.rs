@@ -111,6 +111,18 @@ impl Index {
             .unwrap_or(end)
     }
 
+    /// The last entry to purge so that of those up to `last` at most `entries_kept` stay, in at most `bytes_kept`; none if none has to go.
+    pub(super) fn last_to_purge(&self, last: u64, entries_kept: u64, bytes_kept: u64) -> Option<u64> {
+        let first = self.first();
+        if !(first..self.next_or_first()).contains(&last) {
+            return None;
+        }
+        let keep_from = self.slot(last).end().saturating_sub(bytes_kept);
+        let by_bytes = first + self.slots.partition_point(|slot| slot.position < keep_from) as u64;
+        let by_entries = (last + 1).saturating_sub(entries_kept);
+        by_bytes.max(by_entries).checked_sub(1).filter(|upto| *upto >= first)
+    }
+
     /// `Err` with what is wrong if `id` may not come next.
     pub(super) fn check_next(&self, id: LogId) -> Result<(), String> {
         match self.next {
@@ -209,6 +221,24 @@ mod tests {
         assert_eq!((index.first(), index.last(), index.next()), (21, Some(log_id(9, 1, 20)), Some(21)));
         index.purge(log_id(1, 1, 1));
         assert_eq!(index.purged(), Some(log_id(9, 1, 20)), "an older purge changes nothing");
+    }
+
+    #[test]
+    fn what_is_kept_behind_an_entry_is_bounded_by_count_and_by_bytes() {
+        let mut index = Index::default();
+        let bytes = record_bytes(10);
+        (0..5).for_each(|at| index.append(log_id(1, 1, at), Slot { position: at * bytes, body_bytes: 10 }));
+        assert_eq!(index.last_to_purge(3, 9, 4 * bytes), None);
+        assert_eq!(index.last_to_purge(3, 2, 4 * bytes), Some(1));
+        assert_eq!(index.last_to_purge(3, 9, 2 * bytes), Some(1));
+        assert_eq!(index.last_to_purge(3, 9, 2 * bytes - 1), Some(2), "an entry stays whole or not at all");
+        assert_eq!(index.last_to_purge(3, 1, 2 * bytes), Some(2), "the stricter of the two decides");
+        assert_eq!((index.last_to_purge(3, 9, 0), index.last_to_purge(3, 0, 4 * bytes)), (Some(3), Some(3)));
+        assert_eq!(index.last_to_purge(5, 0, 0), None, "there is no such entry");
+        index.purge(log_id(1, 1, 2));
+        assert_eq!(index.last_to_purge(4, 2, 4 * bytes), None, "what should go has gone");
+        assert_eq!(index.last_to_purge(1, 0, 0), None);
+        assert_eq!(index.last_to_purge(4, 1, 4 * bytes), Some(3));
     }
 
     #[test]
