@@ -10,6 +10,8 @@
 //!
 //! Not here: when to sync (`log/writer.rs`, `snapshot.rs`), and RocksDB, which brings its own file system.
 
+mod direct;
+
 use std::{
     fs, io,
     io::IoSlice,
@@ -17,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use direct::Direct;
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 /// Linux takes at most this many slices in one call.
@@ -129,7 +132,9 @@ impl Vfs for StdVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn VfsFile>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create);
-        Ok(Box::new(options.open(path)?))
+        let file = options.open(path)?;
+        let direct = if mode == OpenMode::Read { None } else { Direct::open(path) };
+        Ok(Box::new(StdFile { file, direct }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -178,11 +183,16 @@ impl Vfs for StdVfs {
     }
 }
 
-impl VfsFile for fs::File {
+struct StdFile {
+    file: fs::File,
+    direct: Option<Direct>,
+}
+
+impl VfsFile for StdFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut count = 0;
         while count < bytes.len() {
-            match FileExt::read_at(self, &mut bytes[count..], offset + count as u64) {
+            match self.file.read_at(&mut bytes[count..], offset + count as u64) {
                 Ok(0) => break,
                 Ok(more) => count += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -193,49 +203,57 @@ impl VfsFile for fs::File {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
-    fn write_vectored_at(&self, slices: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        for slices in slices.chunks(SLICES_MAX) {
-            let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-            let mut written = rustix::io::pwritev(self, slices, offset)?;
-            // A short write is rare (a signal, a nearly full disk): the rest goes slice by slice.
-            let mut start = 0;
-            for slice in slices {
-                let end = start + slice.len();
-                if written < end {
-                    let rest = &slice[written - start..];
-                    FileExt::write_all_at(self, rest, offset + written as u64)?;
-                    written = end;
-                }
-                start = end;
-            }
-            offset += bytes as u64;
+    fn write_vectored_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        match &self.direct {
+            Some(direct) if bytes >= direct::WRITE_BYTES_MIN => direct.write_all_at(&self.file, slices, offset),
+            _ => write_vectored_at(&self.file, slices, offset),
         }
-        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        fs::File::sync_data(self)
+        self.file.sync_data()
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        fs::File::set_len(self, bytes)
+        self.file.set_len(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, bytes) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
             Ok(()) => Ok(()),
             // Not every file system can; then the first write to each block is a little slower.
-            Err(rustix::io::Errno::OPNOTSUPP) => fs::File::set_len(self, bytes.max(self.metadata()?.len())),
+            Err(rustix::io::Errno::OPNOTSUPP) => self.file.set_len(bytes.max(self.len()?)),
             Err(error) => Err(error.into()),
         }
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
+}
+
+fn write_vectored_at(file: &fs::File, slices: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    for slices in slices.chunks(SLICES_MAX) {
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut written = rustix::io::pwritev(file, slices, offset)?;
+        // A short write is rare (a signal, a nearly full disk): the rest goes slice by slice.
+        let mut start = 0;
+        for slice in slices {
+            let end = start + slice.len();
+            if written < end {
+                let rest = &slice[written - start..];
+                file.write_all_at(rest, offset + written as u64)?;
+                written = end;
+            }
+            start = end;
+        }
+        offset += bytes as u64;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
