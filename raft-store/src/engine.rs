@@ -27,6 +27,9 @@ pub type Row = (Vec<u8>, Bytes);
 /// The same, where it lies.
 pub type RowRef<'a> = (&'a [u8], &'a [u8]);
 
+/// What a scan reads ahead: fewer and larger reads.
+const SCAN_AHEAD_BYTES: usize = 2 << 20;
+
 pub trait Engine: Send + Sync + 'static {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
@@ -37,11 +40,17 @@ pub trait Engine: Send + Sync + 'static {
     fn at_or_after(&self, family: Family, key: &[u8]) -> Result<Option<Row>, StoreError>;
 
     /// The rows from `from` up to, not including, `to`, ascending, one by one. What is written meanwhile may be among them or not. For what is
-    /// read once: nothing of it is kept in memory.
-    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e>;
+    /// read once: nothing of it is kept in memory. `ahead_bytes` are read ahead; 0: what the engine thinks best.
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8], ahead_bytes: usize) -> Box<dyn Rows + 'e>;
 
     /// Shows the rows from `from` up to, not including, `to`, in ascending order. An error of the visitor ends the scan.
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut rows = self.rows(family, from, to, SCAN_AHEAD_BYTES);
+        while let Some((key, value)) = rows.next()? {
+            visit(key, value)?;
+        }
+        Ok(())
+    }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError>;
 

@@ -424,7 +424,7 @@ impl Pages {
             None => page_key(self.info.id, self.info.first).to_vec(),
             Some(first) => behind_page(self.info.id, first),
         };
-        engine.rows(Family::Runs, &from, &schema::run_key(self.info.id, RunPart::Filter, 0, 0))
+        engine.rows(Family::Runs, &from, &schema::run_key(self.info.id, RunPart::Filter, 0, 0), 0)
     }
 
     /// Unpacks the next page, which is the next of [`Pages::rows`], in place of what `pairs` held; leaves it empty when there is none.

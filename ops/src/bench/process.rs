@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::dev::process::Stat;
 use crate::error::{During as _, Failure};
 
 /// Whom a program runs as, where it refuses to run as root.
@@ -121,9 +122,7 @@ impl Process {
 
 /// A process that is there, and has not given its memory back: one that nobody has waited for yet has.
 fn has_memory(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    // The state stands behind the name, which may hold anything.
-    stat.is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
+    Stat::read(pid).is_some_and(|stat| !stat.has_ended())
 }
 
 #[cfg(test)]

@@ -146,7 +146,8 @@ impl Mark {
     }
 }
 
-struct Stat {
+/// What the system says of a process.
+pub struct Stat {
     state: char,
     threads_count: u64,
     started: u64,
@@ -155,7 +156,7 @@ struct Stat {
 impl Stat {
     /// From /proc/PID/stat: after the command's name in parentheses, which may itself hold spaces and parentheses, the
     /// first field is the state, the eighteenth the number of threads, and the twentieth the start.
-    fn read(pid: u32) -> Option<Stat> {
+    pub fn read(pid: u32) -> Option<Stat> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = text.rsplit_once(')')?.1.split_whitespace();
         let state = fields.next()?.chars().next()?;
@@ -164,7 +165,7 @@ impl Stat {
     }
 
     /// Its first thread may be gone while others still hold its files and ports.
-    fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads_count <= 1
     }
 }

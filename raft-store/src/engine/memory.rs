@@ -5,7 +5,7 @@
 //!
 //! Not here: speed. A flush moves rows from one tree to another, which is right for the thousands of rows of a simulation.
 
-use super::{Batch, Change, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage, Visit};
+use super::{Batch, Change, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage};
 use crate::error::StoreError;
 use crate::schema::Family;
 use crate::vfs::{Vfs, create_dir_durable, read_file, replace_file};
@@ -190,16 +190,8 @@ impl Engine for MemoryEngine {
         Ok(self.images.read().expect(POISONED).nearest(family, key, true))
     }
 
-    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e> {
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8], _: usize) -> Box<dyn Rows + 'e> {
         Box::new(MemoryRows { engine: self, family, next: from.to_vec(), to: to.to_vec(), row: None })
-    }
-
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let mut rows = self.rows(family, from, to);
-        while let Some((key, value)) = rows.next()? {
-            visit(key, value)?;
-        }
-        Ok(())
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@
 //!
 //! Not here: what is written (`flush.rs`), and when.
 
-use super::{Batch, Change, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage, Visit};
+use super::{Batch, Change, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage};
 use crate::error::{REPLACE_ADVICE, StoreError};
 use crate::schema::Family;
 use bytes::Bytes;
@@ -41,9 +41,6 @@ const STAGED_DIR: &str = "staged";
 /// More than all accounts take. Theirs are the only pages that are written again and again; with a single level beneath the
 /// newest files, compaction moves each version once, and not once per level.
 const ACCOUNTS_LEVEL_BYTES: u64 = 1 << 40;
-
-/// What a scan reads ahead: fewer and larger reads.
-const SCAN_AHEAD_BYTES: usize = 2 << 20;
 
 /// Bounds the memory that open tables take, at the price of opening some again.
 const OPEN_FILES_MAX: i32 = 512;
@@ -201,14 +198,6 @@ impl RocksEngine {
         failed(doing, &self.dir, error)
     }
 
-    fn rows_between(&self, family: Family, from: &[u8], to: &[u8], mut options: ReadOptions) -> RocksRows<'_> {
-        options.set_iterate_upper_bound(to.to_vec());
-        options.fill_cache(false);
-        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
-        iterator.seek(from);
-        RocksRows { engine: self, iterator, shown: false }
-    }
-
     /// The row under the iterator, if it stands on one.
     fn row(&self, iterator: &DBRawIterator<'_>) -> Result<Option<Row>, StoreError> {
         match iterator.item() {
@@ -262,18 +251,14 @@ impl Engine for RocksEngine {
         self.row(&iterator)
     }
 
-    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e> {
-        Box::new(self.rows_between(family, from, to, ReadOptions::default()))
-    }
-
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8], ahead_bytes: usize) -> Box<dyn Rows + 'e> {
         let mut options = ReadOptions::default();
-        options.set_readahead_size(SCAN_AHEAD_BYTES);
-        let mut rows = self.rows_between(family, from, to, options);
-        while let Some((key, value)) = rows.next()? {
-            visit(key, value)?;
-        }
-        Ok(())
+        options.set_readahead_size(ahead_bytes);
+        options.set_iterate_upper_bound(to.to_vec());
+        options.fill_cache(false);
+        let mut iterator = self.db.raw_iterator_cf_opt(self.family(family), options);
+        iterator.seek(from);
+        Box::new(RocksRows { engine: self, iterator, shown: false })
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {

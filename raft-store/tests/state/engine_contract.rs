@@ -182,11 +182,11 @@ fn rows_come_one_by_one_within_their_bounds_and_an_end_stays_an_end() {
         }
         put(&*engine, Family::Meta, b"c", b"another family's");
         engine.flush().unwrap();
-        let mut rows = engine.rows(Family::Rows, b"b", b"d");
+        let mut rows = engine.rows(Family::Rows, b"b", b"d", 0);
         assert_eq!(rows.next().unwrap(), Some((&b"b"[..], &b"b"[..])));
         assert_eq!(rows.next().unwrap(), Some((&b"c"[..], &b"c"[..])));
         assert_eq!(rows.next().unwrap(), None);
         assert_eq!(rows.next().unwrap(), None);
-        assert_eq!(engine.rows(Family::Rows, b"e", b"f").next().unwrap(), None);
+        assert_eq!(engine.rows(Family::Rows, b"e", b"f", 0).next().unwrap(), None);
     });
 }

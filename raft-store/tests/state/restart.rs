@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use jangbu_raft_store::blocking::Lane;
 use jangbu_raft_store::engine::memory::MemoryEngines;
-use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage, Visit};
+use jangbu_raft_store::engine::{Batch, Engine, EngineFactory, Row, RowRef, Rows, Staged, Usage};
 use jangbu_raft_store::schema::Family;
 use jangbu_raft_store::testing::Stepped;
 use jangbu_raft_store::vfs::StdVfs;
@@ -72,15 +72,8 @@ impl Engine for CountingEngine {
         self.count();
         self.inner.at_or_after(family, key)
     }
-    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8]) -> Box<dyn Rows + 'e> {
-        Box::new(CountingRows { inner: self.inner.rows(family, from, to), engine: self })
-    }
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let mut counted = |key: &[u8], value: &[u8]| {
-            self.count();
-            visit(key, value)
-        };
-        self.inner.scan(family, from, to, &mut counted)
+    fn rows<'e>(&'e self, family: Family, from: &[u8], to: &[u8], ahead_bytes: usize) -> Box<dyn Rows + 'e> {
+        Box::new(CountingRows { inner: self.inner.rows(family, from, to, ahead_bytes), engine: self })
     }
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         self.inner.write(batch)
