@@ -51,7 +51,7 @@ impl Lane {
     /// Whether no payment waits for what is done here. For a flush one does, but only when the next is due before it is done; by then
     /// the node has nothing else to do.
     fn can_wait(self) -> bool {
-        matches!(self, Lane::Flush | Lane::Snapshot | Lane::Scrub)
+        matches!(self, Lane::Spare | Lane::Flush | Lane::Snapshot | Lane::Scrub)
     }
 }
 

@@ -122,6 +122,8 @@ impl Cluster {
             listen("peer", before.map(|node| node.peer_address.clone())),
         );
         let mut config = NodeConfig::read(&toml, [], []).expect("the configuration is good");
+        // A new node writes zeros all over its first segment.
+        config.storage.log_segment_bytes = Some(4 << 20);
         (self.adjust)(&mut config);
         config
     }

@@ -438,6 +438,8 @@ impl Folder<'_> {
     /// The very first segment, durable when this returns.
     fn begin(&self, segment_bytes: u64) -> Result<Recovered, StoreError> {
         let segment = segment::create(self.vfs, self.dir, None, 1, 0, segment_bytes)?;
+        let filled = segment::fill(&*segment.file, segment_bytes);
+        filled.map_err(|error| StoreError::io("fill a log segment", &segment.path, error))?;
         let payload = Head { vote: None, purged: None, next: None }.encode();
         let body = Body { header: None, payload };
         let header = Header {

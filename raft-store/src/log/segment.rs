@@ -12,7 +12,7 @@
 //! * A file that is being read is not reused.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -177,17 +177,23 @@ impl Log {
 
     fn fill(&self, path: &Path) -> io::Result<()> {
         let file = self.vfs.open(path, OpenMode::Create)?;
-        file.allocate(self.config.segment_bytes)?;
-        let zeros = vec![0; FILL_BYTES.min(self.config.segment_bytes as usize)];
-        let mut offset = 0;
-        while offset < self.config.segment_bytes {
-            let count = zeros.len().min((self.config.segment_bytes - offset) as usize);
-            file.write_all_at(&zeros[..count], offset)?;
-            offset += count as u64;
-        }
-        file.sync_data()?;
+        fill(&*file, self.config.segment_bytes)?;
         self.vfs.sync_dir(&self.dir)
     }
+}
+
+/// Writes zeros all over a segment, durable when this returns. Piece by piece past the page cache: all at once, other syncs would wait
+/// for all of them.
+pub(super) fn fill(file: &dyn VfsFile, segment_bytes: u64) -> io::Result<()> {
+    file.allocate(segment_bytes)?;
+    let zeros = vec![0; FILL_BYTES.min(segment_bytes as usize)];
+    let mut offset = 0;
+    while offset < segment_bytes {
+        let count = zeros.len().min((segment_bytes - offset) as usize);
+        file.write_vectored_at(&[IoSlice::new(&zeros[..count])], offset)?;
+        offset += count as u64;
+    }
+    file.sync_data()
 }
 
 #[cfg(test)]

@@ -39,10 +39,6 @@ use crate::{blocking::Lane, error::StoreError, type_config::TypeConfig};
 /// that a node which does little never spends the room.
 const SPARE_WANTED_AT: u64 = 4;
 
-/// A spare is filled with zeros so that a sync needn't wait for the file system's journal. Where a sync covers more bytes than
-/// this, that wait is little beside writing them, and the zeros would cost more than the entries.
-const SYNC_BYTES_FILLED_FOR: u64 = 64 << 10;
-
 /// Bodies up to this size are copied next to their header: cheaper than another slice in the call.
 const COPIED_BODY_BYTES_MAX: usize = 16 << 10;
 
@@ -99,8 +95,6 @@ pub(super) struct Disk {
     gather: Gather,
     /// The segment after the current one was asked for.
     spare_wanted: bool,
-    /// What a sync covers, as it has been lately.
-    sync_bytes: u64,
 }
 
 impl Queue {
@@ -168,7 +162,7 @@ impl Queue {
 
 impl Disk {
     pub(super) fn new(current: Arc<Segment>, durable: u64) -> Self {
-        Self { current, durable, gather: Gather::default(), spare_wanted: false, sync_bytes: 0 }
+        Self { current, durable, gather: Gather::default(), spare_wanted: false }
     }
 
     fn stage(&mut self, record: &Record, group: u32) {
@@ -197,7 +191,6 @@ impl Disk {
 
     fn sync(&mut self, end: u64) -> Result<(), StoreError> {
         self.current.sync()?;
-        self.sync_bytes = (self.sync_bytes * 7 + (end - self.durable)) / 8;
         self.durable = end;
         Ok(())
     }
@@ -287,7 +280,7 @@ impl Log {
             disk.stage(record, self.group);
         }
         let is_time = disk.durable - disk.current.start > self.config.segment_bytes / SPARE_WANTED_AT;
-        if !disk.spare_wanted && is_time && disk.sync_bytes <= SYNC_BYTES_FILLED_FOR {
+        if !disk.spare_wanted && is_time {
             disk.spare_wanted = true;
             self.replenish();
         }
