@@ -16,8 +16,7 @@ use std::{
 
 use futures_util::FutureExt;
 use jangbu_proto::reason;
-use jangbu_raft_store::{LogStats, Raft, TypeConfig};
-use openraft::errors::Fatal;
+use jangbu_raft_store::{LogStats, Raft};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
@@ -89,24 +88,23 @@ impl Drop for Sending<'_> {
 }
 
 impl Snapshots {
-    /// Runs until `stop`.
+    /// Runs until `stop`, or until openraft has ended.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.take_when_due() => {}
+            () = self.purge_behind_them() => {}
+        }
+    }
+
+    async fn take_when_due(&self) {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was on disk after the last snapshot; entries that are kept behind it don't count twice.
         let mut base = 0;
-        let mut built = self.raft.watch_snapshot_progress();
         loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                snapshot = built.next() => match snapshot {
-                    Ok(Some(last)) if self.purge_behind(last.index).await.is_ok() => continue,
-                    Ok(None) => continue,
-                    _ => return,
-                },
-                _ = ticks.tick() => {}
-            }
+            ticks.tick().await;
             // Looked at once a tick, so that a peer that refuses whatever it is sent doesn't keep the disk busy.
             if self.refused.notified().now_or_never().is_some() {
                 tracing::warn!("a peer refused the snapshot it was sent; another is taken");
@@ -127,11 +125,16 @@ impl Snapshots {
         }
     }
 
-    /// openraft does it at once, or when no peer is being sent what is to go. Fails once openraft has ended.
-    async fn purge_behind(&self, snapshot_index: u64) -> Result<(), Fatal<TypeConfig>> {
-        match self.log.last_to_purge(snapshot_index, self.log_entries_kept, self.log_bytes_kept) {
-            Some(upto) => self.raft.trigger().purge_log(upto).await,
-            None => Ok(()),
+    /// openraft does it at once, or when no peer is being sent what is to go.
+    async fn purge_behind_them(&self) {
+        let mut taken = self.raft.watch_snapshot_progress();
+        while let Ok(last) = taken.next().await {
+            let upto = |last| self.log.last_to_purge(last, self.log_entries_kept, self.log_bytes_kept);
+            if let Some(upto) = last.and_then(|last| upto(last.index))
+                && self.raft.trigger().purge_log(upto).await.is_err()
+            {
+                return;
+            }
         }
     }
 
