@@ -220,7 +220,7 @@ fn node_config(plan: &Plan, name: &str, id: u64, data_dir: &Path) -> NodeConfig 
         storage: Storage {
             snapshot_after_log_bytes: tuning.snapshot_after_log_bytes,
             log_entries_kept: tuning.log_entries_kept,
-            // As many segments as a node keeps by default.
+            // Small segments: so bytes decide in some seeds, and entries in others.
             log_bytes_kept: 2 * tuning.segment_bytes,
             digest_interval_ms: 1_000,
             flush_events: Some(tuning.flush_events),
